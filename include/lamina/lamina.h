@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file lamina.h
+ * Lamina: neural networks trained and run on CPUs.
+ *
+ * Handles, each created and destroyed by the caller; nothing is global:
+ *   lamina_context   threads, memory, instruction set, registry of layers, last error message
+ *   lamina_graph     layers, values and parameters of a network
+ *   lamina_plan      a graph compiled for a batch size and a mode; immutable, shared by any number of threads
+ *   lamina_exec      one thread's memory for a plan: forward, backward, step
+ *   lamina_dataset   labelled images for training and testing
+ * A handle keeps what it was made from alive; they may be destroyed in any order.
+ *
+ * Errors: every call that can fail returns a lamina_status; lamina_error_message tells what happened and where. Nothing
+ * here aborts, exits or prints. Output arguments are untouched when a call fails, except that a handle is set to NULL.
+ *
+ * Memory layout is channels last: (N, H, W, C), (N, C). Parameters have PyTorch's names, shapes and layouts.
+ *
+ * Threads: a context and its plans may be used from several threads at once; a graph must not be changed while it is
+ * used elsewhere; an exec belongs to one thread at a time.
+ */
+#ifndef LAMINA_LAMINA_H
+#define LAMINA_LAMINA_H
+
+#include "plugin.h"
+#include "version.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(LAMINA_BUILDING)
+#define LAMINA_API __attribute__((visibility("default")))
+#else
+#define LAMINA_API
+#endif
+
+typedef struct lamina_context lamina_context;
+typedef struct lamina_graph lamina_graph;
+typedef struct lamina_plan lamina_plan;
+typedef struct lamina_exec lamina_exec;
+typedef struct lamina_dataset lamina_dataset;
+
+/** The version of the library that runs, "0.1.0" (LAMINA_VERSION is the one compiled against). */
+LAMINA_API const char *lamina_version(void);
+/** A short constant name of a status: "out of memory". */
+LAMINA_API const char *lamina_status_name(lamina_status status);
+
+/* ---- context --------------------------------------------------------------------------------------------------- */
+
+typedef enum lamina_math_mode {
+  LAMINA_MATH_DEFAULT = 0, /**< fast algorithms whose error stays near the direct ones' */
+  LAMINA_MATH_STRICT,      /**< direct algorithms only */
+  LAMINA_MATH_FAST
+} lamina_math_mode;
+
+/** Zero-initialise, set `size` to sizeof, then the fields wanted. */
+typedef struct lamina_context_options {
+  size_t size;
+  const char *isa; /**< "generic", "avx2", "avx512", "neon"; NULL: LAMINA_ISA from the environment, else the best here */
+  int threads;     /**< 0: one for each core that this process may use */
+  lamina_math_mode math;
+  /** Memory: both or none. `alloc` returns NULL on failure; the result needs malloc's alignment only. */
+  void *(*alloc)(void *user, size_t bytes);
+  void (*release)(void *user, void *memory);
+  void *alloc_user;
+  /** The caller's thread pool in place of Lamina's own: run must call task(arg, i, thread) for each i < tasks, with
+      thread < threads and never the same one twice at a time, and return when all have ended. */
+  void (*run)(void *user, int64_t tasks, void (*task)(void *arg, int64_t index, int thread), void *arg);
+  void *run_user;
+  /** Receives warnings; NULL: they are dropped. */
+  void (*log)(void *user, const char *message);
+  void *log_user;
+  /** Where a failing lamina_context_create leaves its message (there is no context to ask yet); may be NULL. */
+  char *error;
+  size_t error_size;
+} lamina_context_options;
+
+/** Creates a context; options may be NULL. Fails with LAMINA_UNSUPPORTED when the ISA asked for is not there. */
+LAMINA_API lamina_status lamina_context_create(const lamina_context_options *options, lamina_context **context);
+LAMINA_API void lamina_context_destroy(lamina_context *context);
+/** The message of this thread's last failing call on this context or on what was made from it; "" if there was none. Valid
+    until the next failing call. */
+LAMINA_API const char *lamina_error_message(const lamina_context *context);
+
+typedef struct lamina_context_info {
+  size_t size;          /**< set by the caller */
+  const char *isa;      /**< in force */
+  const char *isas;     /**< usable here, best first, separated by spaces */
+  const char *cpu;      /**< model name */
+  int threads, cores;
+  size_t l1, l2, l3;    /**< bytes of data cache */
+} lamina_context_info;
+
+/** Fills the fields that `size` covers; strings live as long as the context. */
+LAMINA_API lamina_status lamina_context_get_info(const lamina_context *context, lamina_context_info *info);
+
+/** Number of layers in the registry, and the i-th one's descriptor (sorted by name; NULL past the end). */
+LAMINA_API int lamina_layer_count(const lamina_context *context);
+LAMINA_API const lamina_layer *lamina_layer_at(const lamina_context *context, int index);
+/** The layer of that name, or NULL. `provider` (may be NULL) is set to "built-in" or the plugin's file. */
+LAMINA_API const lamina_layer *lamina_layer_find(const lamina_context *context, const char *name, const char **provider);
+/** Loads the layers of one plugin file (a shared object). Its code runs in this process: load only what you trust. */
+LAMINA_API lamina_status lamina_context_load_plugin(lamina_context *context, const char *path);
+
+/* ---- graph ----------------------------------------------------------------------------------------------------- */
+
+/** Creates an empty graph. With `share` not NULL it uses that graph's parameter store: layers of the same name share
+    parameters (two networks of a GAN, a training and an inference graph). */
+LAMINA_API lamina_status lamina_graph_create(lamina_context *context, lamina_graph *share, lamina_graph **graph);
+LAMINA_API void lamina_graph_destroy(lamina_graph *graph);
+
+/** Adds an input value. `dim` is the shape of one sample, channels last, without the batch dimension: a batch of images
+    {H, W, C}, of labels rank 0. dtype is LAMINA_F32 or LAMINA_I32. */
+LAMINA_API lamina_status lamina_graph_input(lamina_graph *graph, const char *name, lamina_dtype dtype, int rank,
+                                            const int64_t *dim);
+/**
+ * Adds a layer. Its first output value has the layer's name; others are NAME.PORT. Shapes are checked here.
+ * @param type       a registered layer: "conv2d", or a plugin's
+ * @param name       unique in the graph; parameters are called NAME.PORT ("conv1.weight")
+ * @param inputs     names of values, separated by commas: "conv1" or "bn2, skip"
+ * @param attributes "key=value" pairs separated by spaces: "out_channels=64 kernel=3,3 bias=false"; NULL for none
+ */
+LAMINA_API lamina_status lamina_graph_add(lamina_graph *graph, const char *type, const char *name, const char *inputs,
+                                          const char *attributes);
+/** Marks a value as an output of the graph. With none marked, every value that nothing consumes is one. */
+LAMINA_API lamina_status lamina_graph_output(lamina_graph *graph, const char *name);
+
+/** Shape of a value for one sample (dim[0] of the tensor is the batch, given as 1), and its dtype; data is NULL. */
+LAMINA_API lamina_status lamina_graph_value(const lamina_graph *graph, const char *name, lamina_tensor *tensor);
+LAMINA_API int lamina_graph_input_count(const lamina_graph *graph);
+LAMINA_API const char *lamina_graph_input_name(const lamina_graph *graph, int index);
+LAMINA_API int lamina_graph_output_count(const lamina_graph *graph);
+LAMINA_API const char *lamina_graph_output_name(const lamina_graph *graph, int index);
+
+typedef struct lamina_parameter {
+  size_t size;      /**< set by the caller */
+  const char *name; /**< "conv1.weight" */
+  int trainable;    /**< 0: a state, such as running statistics */
+  lamina_tensor tensor; /**< the store's own memory, in PyTorch's shape */
+} lamina_parameter;
+
+/** Parameters and states of this graph's nodes, in the order of the layers. */
+LAMINA_API int lamina_graph_parameter_count(const lamina_graph *graph);
+LAMINA_API lamina_status lamina_graph_parameter_at(lamina_graph *graph, int index, lamina_parameter *parameter);
+LAMINA_API lamina_status lamina_graph_parameter_find(lamina_graph *graph, const char *name, lamina_parameter *parameter);
+/** Tells the plans that parameters were written through the pointers above, so that packed copies are made anew. */
+LAMINA_API void lamina_graph_parameters_changed(lamina_graph *graph);
+/** Initialises every parameter by its layer's rule; the same seed gives the same bits on every machine. Without this call
+    a plan initialises, with seed 0, what was never written. */
+LAMINA_API lamina_status lamina_graph_initialize(lamina_graph *graph, uint64_t seed);
+
+/** Reads a network from a JSON model file. */
+LAMINA_API lamina_status lamina_graph_load_model(lamina_context *context, const char *path, lamina_graph **graph);
+/** Writes the network as a JSON model file, atomically. */
+LAMINA_API lamina_status lamina_graph_save_model(const lamina_graph *graph, const char *path);
+
+/** A key and its value in a weights file's metadata. */
+typedef struct lamina_metadata {
+  const char *key, *value;
+} lamina_metadata;
+
+enum {
+  LAMINA_WEIGHTS_TRAINING = 1 << 0 /**< the optimizer's state as well, so that training can go on */
+};
+
+/** Writes parameters and states to a safetensors file, atomically (temporary file, sync, rename): on failure the old file
+    is as it was. `metadata` is an array ended by a NULL key, or NULL. */
+LAMINA_API lamina_status lamina_graph_save_weights(lamina_graph *graph, const char *path, uint32_t flags,
+                                                   const lamina_metadata *metadata);
+/** Reads parameters and states from a safetensors file. Names and shapes must match exactly; on failure nothing has
+    changed. With LAMINA_WEIGHTS_TRAINING the optimizer's state is read too and must be there. */
+LAMINA_API lamina_status lamina_graph_load_weights(lamina_graph *graph, const char *path, uint32_t flags);
+/** One metadata value of a safetensors file: copied to `value` and cut to `value_size`. LAMINA_NOT_FOUND if absent. */
+LAMINA_API lamina_status lamina_weights_metadata(lamina_context *context, const char *path, const char *key, char *value,
+                                                 size_t value_size);
+
+/* ---- plan ------------------------------------------------------------------------------------------------------ */
+
+/** Zero-initialise, set `size` to sizeof, then the fields wanted. */
+typedef struct lamina_plan_options {
+  size_t size;
+  lamina_mode mode;
+  int64_t batch;        /**< samples in a run; 0 means 1 */
+  const char *outputs;  /**< names separated by commas; NULL: the graph's outputs. What they do not need is left out. */
+  int input_gradients;  /**< TRAIN: also compute gradients of the f32 inputs */
+  int strict;           /**< a node that would run generic code although the ISA is better is an error */
+  int no_fusion;        /**< keep every node as it is written */
+} lamina_plan_options;
+
+LAMINA_API lamina_status lamina_plan_create(lamina_graph *graph, const lamina_plan_options *options, lamina_plan **plan);
+LAMINA_API void lamina_plan_destroy(lamina_plan *plan);
+
+typedef struct lamina_plan_info {
+  size_t size;        /**< set by the caller */
+  int nodes, fused;   /**< nodes that run; nodes merged into others or removed */
+  size_t arena;       /**< bytes of activations and gradients after planning by lifetime */
+  size_t unplanned;   /**< the same when every value has memory of its own */
+  size_t saved, packed, workspace;
+  double flops, backward_flops; /**< of one run */
+} lamina_plan_info;
+
+LAMINA_API lamina_status lamina_plan_get_info(const lamina_plan *plan, lamina_plan_info *info);
+
+/** One node that runs. Strings live as long as the plan. */
+typedef struct lamina_node_info {
+  size_t size; /**< set by the caller */
+  const char *name, *type, *kernel, *isa, *algorithm;
+  const char *fused;   /**< names of the nodes merged into it, separated by spaces; "" if none */
+  const char *rejected; /**< other kernels of the layer and why they do not run it; "" if none */
+  lamina_tensor output; /**< shape only */
+  double flops, bytes, backward_flops, backward_bytes;
+} lamina_node_info;
+
+LAMINA_API lamina_status lamina_plan_node(const lamina_plan *plan, int index, lamina_node_info *info);
+/** Writes the plan as text, a piece at a time: every node with kernel, cost and fusions, then memory. */
+LAMINA_API lamina_status lamina_plan_explain(const lamina_plan *plan, void (*write)(void *user, const char *text),
+                                             void *user);
+
+/* ---- exec ------------------------------------------------------------------------------------------------------ */
+
+LAMINA_API lamina_status lamina_exec_create(lamina_plan *plan, lamina_exec **exec);
+LAMINA_API void lamina_exec_destroy(lamina_exec *exec);
+
+/** Makes a dense tensor the value of an input for the runs to come. Its memory is read during forward and backward, never
+    copied. dim[0] is the batch; dtype and shape must be the plan's. */
+LAMINA_API lamina_status lamina_exec_set_input(lamina_exec *exec, const char *name, const lamina_tensor *tensor);
+/** A dense tensor on `data` of the given shape, for the call above. */
+LAMINA_API lamina_tensor lamina_tensor_of(void *data, lamina_dtype dtype, int rank, const int64_t *dim);
+/** Elements of a tensor; -1 if the count overflows. */
+LAMINA_API int64_t lamina_tensor_count(const lamina_tensor *tensor);
+
+/** Sets the seed of random layers (dropout) for the runs to come; the n-th run uses stream (seed, n). */
+LAMINA_API void lamina_exec_seed(lamina_exec *exec, uint64_t seed, uint64_t run);
+/** Runs the network. Every input must have been set. */
+LAMINA_API lamina_status lamina_exec_forward(lamina_exec *exec);
+/** A view of an output after forward, in memory of the exec: valid until the next forward. */
+LAMINA_API lamina_status lamina_exec_output(lamina_exec *exec, const char *name, lamina_tensor *tensor);
+/** TRAIN: sets the gradient of an output (copied). A loss's is 1 and any other's 0 if this is never called. */
+LAMINA_API lamina_status lamina_exec_set_output_gradient(lamina_exec *exec, const char *name, const lamina_tensor *tensor);
+/** TRAIN: computes gradients of all parameters (and inputs, if planned). Gradients are overwritten. */
+LAMINA_API lamina_status lamina_exec_backward(lamina_exec *exec);
+/** A view of a gradient after backward: of a parameter (PyTorch's shape) or of an input. */
+LAMINA_API lamina_status lamina_exec_gradient(lamina_exec *exec, const char *name, lamina_tensor *tensor);
+
+typedef enum lamina_optimizer_type { LAMINA_SGD = 0, LAMINA_ADAM, LAMINA_ADAMW } lamina_optimizer_type;
+
+/** PyTorch's optimizers, with PyTorch's meaning of each field. Zero-initialise and set `size`; see lamina_optimizer_defaults. */
+typedef struct lamina_optimizer {
+  size_t size;
+  lamina_optimizer_type type;
+  double lr, weight_decay;
+  double momentum, dampening; /**< SGD */
+  int nesterov;               /**< SGD */
+  double beta1, beta2, eps;   /**< Adam, AdamW */
+} lamina_optimizer;
+
+/** PyTorch's defaults of that optimizer (SGD has no default rate there; here 0.01). */
+LAMINA_API lamina_optimizer lamina_optimizer_defaults(lamina_optimizer_type type);
+/** Updates the parameters by the gradients of the last backward. The optimizer's state lives in the graph's store. */
+LAMINA_API lamina_status lamina_exec_step(lamina_exec *exec, const lamina_optimizer *optimizer);
+
+typedef enum lamina_schedule_type {
+  LAMINA_SCHEDULE_CONSTANT = 0,
+  LAMINA_SCHEDULE_STEP,  /**< lr * gamma^(floor(epoch / step_epochs)) */
+  LAMINA_SCHEDULE_COSINE /**< from lr to min_lr along half a cosine over `epochs` */
+} lamina_schedule_type;
+
+typedef struct lamina_schedule {
+  size_t size;
+  lamina_schedule_type type;
+  double lr, min_lr, gamma;
+  double epochs, step_epochs;
+} lamina_schedule;
+
+/** The learning rate at a moment, counted in epochs and fractions of them. */
+LAMINA_API double lamina_schedule_rate(const lamina_schedule *schedule, double epoch);
+
+/** The first node whose output is not finite when the current inputs are run again, or NULL. Leaves states as they were. */
+LAMINA_API const char *lamina_exec_find_not_finite(lamina_exec *exec);
+/** Milliseconds that each node (by lamina_plan_node's index) took in the last forward and backward; either array may be
+    NULL. Timing is on from the first call, so the first call gives zeros. */
+LAMINA_API lamina_status lamina_exec_times(lamina_exec *exec, int nodes, double *forward_ms, double *backward_ms);
+
+/* ---- data ------------------------------------------------------------------------------------------------------ */
+
+typedef enum lamina_split { LAMINA_SPLIT_TRAIN = 0, LAMINA_SPLIT_TEST = 1 } lamina_split;
+
+/** Zero-initialise, set `size` to sizeof, then the fields wanted. */
+typedef struct lamina_dataset_options {
+  size_t size;
+  const char *directory; /**< IDX (MNIST's file names, plain or .gz), CIFAR-10 binary, or train_images.npy ...; NULL: digits
+                              drawn by the embedded generator */
+  uint64_t seed;         /**< of the generator */
+  int64_t train_count, test_count; /**< of the generator; 0: 12000 and 2000 */
+} lamina_dataset_options;
+
+typedef struct lamina_dataset_info {
+  size_t size; /**< set by the caller */
+  const char *description;
+  int64_t count[2]; /**< by lamina_split */
+  int64_t height, width, channels;
+  int classes; /**< largest label + 1 */
+} lamina_dataset_info;
+
+LAMINA_API lamina_status lamina_dataset_open(lamina_context *context, const lamina_dataset_options *options,
+                                             lamina_dataset **dataset);
+LAMINA_API void lamina_dataset_destroy(lamina_dataset *dataset);
+LAMINA_API lamina_status lamina_dataset_get_info(const lamina_dataset *dataset, lamina_dataset_info *info);
+/** Copies n samples, chosen by `index`, as floats (byte / 127.5 - 1; .npy floats as they are) in (n, H, W, channels). A grey
+    image is repeated when `channels` is larger than the data's; any other difference is a LAMINA_SHAPE_MISMATCH. */
+LAMINA_API lamina_status lamina_dataset_batch(const lamina_dataset *dataset, lamina_split split, int64_t n,
+                                              const int64_t *index, int64_t channels, float *images, int32_t *labels);
+/** A permutation of 0 .. count-1, the same for the same seed and epoch on every machine. */
+LAMINA_API void lamina_shuffle(uint64_t seed, uint64_t epoch, int64_t count, int64_t *index);
+
+/** Reads a .npy file (f4, f8 converted to f4, i4, i8, u1; C order) into memory that lamina_array_release frees. */
+LAMINA_API lamina_status lamina_array_load(lamina_context *context, const char *path, lamina_tensor *tensor);
+LAMINA_API void lamina_array_release(lamina_context *context, lamina_tensor *tensor);
+/** Writes a dense tensor as a .npy file, atomically. */
+LAMINA_API lamina_status lamina_array_save(lamina_context *context, const char *path, const lamina_tensor *tensor);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file plugin.h
+ * The layer ABI: everything that an author of a layer needs, and all that Lamina's own layers use.
+ *
+ * A layer is data: a const `lamina_layer` that declares attributes, ports and kernels. A loadable plugin
+ * exports one const symbol of type `lamina_plugin`, named `lamina_plugin_entry`; nothing of Lamina is linked, since
+ * the host hands a table of services (`lamina_host`) to every callback.
+ *
+ * Structs begin with their size; the host copies the part that both sides know, so a struct may grow at its end.
+ * Tensors are channels last: (N, H, W, C), (N, L, C), (N, C). Parameters have PyTorch's shapes and names.
+ */
+#ifndef LAMINA_PLUGIN_H
+#define LAMINA_PLUGIN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LAMINA_PLUGIN_ABI_MAJOR 0
+#define LAMINA_PLUGIN_ABI_MINOR 1
+
+#define LAMINA_MAX_RANK 8
+#define LAMINA_MAX_PORTS 64 /* inputs, outputs and parameters of one node, each */
+
+/** What every call returns. The message that goes with a failure is kept by the context. */
+typedef enum lamina_status {
+  LAMINA_OK = 0,
+  LAMINA_INVALID_ARGUMENT, /**< an argument, attribute or name that cannot be used */
+  LAMINA_SHAPE_MISMATCH,   /**< shapes that do not fit each other or the layer */
+  LAMINA_NOT_FOUND,        /**< no such file, layer, value or parameter */
+  LAMINA_UNSUPPORTED,      /**< valid, but not possible here: an ISA, a dtype, a combination */
+  LAMINA_OUT_OF_MEMORY,
+  LAMINA_IO_ERROR,     /**< the operating system refused to read or write */
+  LAMINA_BAD_FILE,     /**< a file's content is damaged or not of the expected form */
+  LAMINA_NOT_FINITE,   /**< a value became infinite or not a number */
+  LAMINA_BUSY,         /**< something still uses the object */
+  LAMINA_PLUGIN_ERROR  /**< a plugin broke its contract */
+} lamina_status;
+
+typedef enum lamina_dtype { LAMINA_F32 = 1, LAMINA_I32 = 2, LAMINA_I64 = 3, LAMINA_U8 = 4 } lamina_dtype;
+
+/** A view of memory that somebody else owns. Strides count elements. */
+typedef struct lamina_tensor {
+  void *data; /**< NULL while only the shape is known */
+  lamina_dtype dtype;
+  int rank;
+  int64_t dim[LAMINA_MAX_RANK];
+  int64_t stride[LAMINA_MAX_RANK];
+} lamina_tensor;
+
+typedef enum lamina_mode { LAMINA_INFER = 0, LAMINA_TRAIN = 1 } lamina_mode;
+
+/* ---- attributes ------------------------------------------------------------------------------------------------ */
+
+typedef enum lamina_attr_type {
+  LAMINA_ATTR_INT,
+  LAMINA_ATTR_INTS, /**< one or more integers; a single one in a model stands for all `count` */
+  LAMINA_ATTR_FLOAT,
+  LAMINA_ATTR_BOOL,
+  LAMINA_ATTR_STRING
+} lamina_attr_type;
+
+#define LAMINA_ATTR_MAX_INTS 8
+
+/** One attribute's value, of the declared type. */
+typedef struct lamina_value {
+  int64_t i;                       /**< INT, BOOL */
+  double f;                        /**< FLOAT; NaN for `none` where the attribute allows it */
+  const char *s;                   /**< STRING */
+  int count;                       /**< INTS: how many */
+  int64_t ints[LAMINA_ATTR_MAX_INTS]; /**< INTS */
+} lamina_value;
+
+/** Declares an attribute. Bounds are checked by the host before any callback of the layer runs. */
+typedef struct lamina_attr {
+  size_t size;
+  const char *name;
+  lamina_attr_type type;
+  const char *def;     /**< default as text ("1", "0,0", "true"); NULL: the attribute must be given */
+  double min, max;     /**< range of each number, both inclusive; min == max == 0: any */
+  int count;           /**< INTS: how many integers the layer sees (a single given one is repeated); 0: as given */
+  const char *choices; /**< STRING: the allowed words, separated by '|'; NULL: any */
+  int allow_none;      /**< FLOAT: the word `none` is allowed and becomes NaN */
+  const char *doc;
+} lamina_attr;
+
+/* ---- ports ----------------------------------------------------------------------------------------------------- */
+
+typedef enum lamina_port_kind {
+  LAMINA_PORT_INPUT,
+  LAMINA_PORT_OUTPUT,
+  LAMINA_PORT_PARAMETER, /**< learned */
+  LAMINA_PORT_STATE      /**< kept with the parameters and saved, but never given a gradient (running statistics) */
+} lamina_port_kind;
+
+enum {
+  LAMINA_PORT_VARIADIC = 1 << 0,       /**< the last input port takes one or more values */
+  LAMINA_PORT_BACKWARD_READS = 1 << 1, /**< the backward pass reads this input or output as the forward pass left it */
+  LAMINA_PORT_NO_GRADIENT = 1 << 2,    /**< an input that is not differentiated (labels) */
+  LAMINA_PORT_NO_DECAY = 1 << 3        /**< a hint: weight decay is often left off this parameter */
+};
+
+/** Declares a port. The inputs, outputs and parameters (with states) of a node are numbered in declared order. */
+typedef struct lamina_port {
+  size_t size;
+  const char *name; /**< "x", "y", "weight": a parameter is stored as NODE.NAME */
+  lamina_port_kind kind;
+  uint32_t flags;
+  lamina_dtype dtype;      /**< 0 means LAMINA_F32 */
+  const char *initializer; /**< parameters and states: "zeros", "ones", "constant:V", "kaiming_uniform[:a]",
+                                "kaiming_normal", "xavier_uniform", "xavier_normal", "normal:STD", "uniform:BOUND",
+                                "fan_in_uniform" (PyTorch's bias: uniform within 1/sqrt(fan-in of `weight`)) */
+  const char *doc;
+} lamina_port;
+
+/* ---- what a callback sees -------------------------------------------------------------------------------------- */
+
+typedef struct lamina_host lamina_host;
+
+/**
+ * What the producer applies to its output before it stores it, in this order:
+ * y = clamp(value * scale[c] + shift[c] + add, lo, hi). NaN stays NaN.
+ */
+typedef struct lamina_epilogue {
+  size_t size;
+  uint32_t parts;     /**< LAMINA_EPILOGUE_* that are present */
+  const float *scale; /**< AFFINE: per channel; given to `pack`, which folds it into the packed weights */
+  const float *shift; /**< AFFINE: per channel; given to `pack` */
+  lamina_tensor add;  /**< ADD: same shape as the output */
+  float lo, hi;       /**< CLAMP; -inf and +inf when absent, so that it may be applied always */
+} lamina_epilogue;
+
+enum {
+  LAMINA_EPILOGUE_AFFINE = 1 << 0,
+  LAMINA_EPILOGUE_ADD = 1 << 1,
+  LAMINA_EPILOGUE_CLAMP = 1 << 2
+};
+
+/** One node of a graph, as its layer's callbacks see it. Nothing in it may be kept after the callback returns. */
+typedef struct lamina_node {
+  size_t size;
+  const char *name;
+  const lamina_host *host;
+  lamina_mode mode;
+  const lamina_value *attrs; /**< one per declared attribute, in declared order */
+
+  int n_inputs, n_outputs, n_params;
+  lamina_tensor *inputs, *outputs; /**< data is NULL until forward */
+  lamina_tensor *params;           /**< parameters and states in declared order; rank -1: the port is absent (no bias) */
+
+  lamina_tensor *d_outputs; /**< backward: incoming gradients */
+  lamina_tensor *d_inputs;  /**< backward: to be written where `need_inputs` has the bit */
+  lamina_tensor *d_params;  /**< backward: to be written where `need_params` has the bit */
+  uint64_t need_inputs, need_params;
+  uint64_t accumulate_inputs, accumulate_params; /**< add to what is there instead of overwriting it */
+
+  lamina_epilogue epilogue;
+  void *packed;    /**< what `pack` wrote (64-byte aligned); the same for every run until a parameter changes */
+  void *saved;     /**< from this node's forward to its backward */
+  void *workspace; /**< scratch of one call */
+  uint64_t seed;   /**< this run's random stream for this node; forward and its backward see the same */
+} lamina_node;
+
+/** What a kernel asks for and what it costs, filled by `plan`. Bytes are for the given shapes and thread count. */
+typedef struct lamina_cost {
+  size_t size;
+  size_t packed, saved, workspace;            /**< bytes of each buffer of lamina_node */
+  double flops, bytes;                        /**< of forward: multiply and add count as two */
+  double backward_flops, backward_bytes;
+  const char *algorithm;                      /**< what `explain` prints: "direct 14x32"; a string that lives on */
+} lamina_cost;
+
+/* ---- the layer ------------------------------------------------------------------------------------------------- */
+
+/** One implementation of a layer. The first of a layer's kernels that says it supports a node runs it. */
+typedef struct lamina_kernel {
+  size_t size;
+  const char *name;
+  const char *isa; /**< the ISA that it needs ("avx2", "avx512", "neon"), or NULL: any */
+  /** Nonzero if it can run this node (shapes are known). NULL: always. */
+  int (*supports)(const lamina_node *node);
+  /** Fills in `cost`. NULL: no buffers. */
+  lamina_status (*plan)(const lamina_node *node, lamina_cost *cost);
+  /** Writes node->packed from node->params; run when a parameter has changed. For TRAIN it also packs for backward. */
+  lamina_status (*pack)(const lamina_node *node);
+  lamina_status (*forward)(const lamina_node *node);
+  lamina_status (*backward)(const lamina_node *node); /**< NULL: cannot be trained through */
+} lamina_kernel;
+
+enum {
+  LAMINA_LAYER_IN_PLACE = 1 << 0,          /**< output 0 may share memory with input 0 (same shape) */
+  LAMINA_LAYER_BACKWARD_IN_PLACE = 1 << 1, /**< the gradient of input 0 may share memory with that of output 0 */
+  LAMINA_LAYER_ACCUMULATES = 1 << 2,       /**< honours accumulate_inputs; without it the host adds for the layer */
+  LAMINA_LAYER_LOSS = 1 << 3               /**< output 0 is a scalar that is minimised: its gradient starts as 1 */
+};
+
+typedef struct lamina_layer {
+  size_t size;
+  const char *name; /**< "conv2d": the type that a model names */
+  uint32_t version;
+  const char *doc; /**< one line */
+  uint32_t flags;
+  uint32_t epilogues; /**< LAMINA_EPILOGUE_* that its kernels apply */
+  const lamina_attr *const *attrs;     /**< NULL-ended */
+  const lamina_port *const *ports;     /**< NULL-ended */
+  const lamina_kernel *const *kernels; /**< NULL-ended */
+  /**
+   * Given attributes and input shapes, sets the shape (rank and dim) of every output, parameter and state; a parameter
+   * that this node does not have (no bias) is left at rank -1. A shape that does not fit is refused through host->fail.
+   */
+  lamina_status (*infer)(lamina_node *node);
+  /** Optional: nonzero if output 0 is input 0's memory, element for element (flatten of 1x1, dropout at inference). */
+  int (*is_view)(const lamina_node *node);
+  /** Optional: nonzero if the producer of input 0 could do this node's work as its epilogue: sets parts and lo, hi.
+      ADD means output = input 0 + input 1. */
+  int (*as_epilogue)(const lamina_node *node, lamina_epilogue *epilogue);
+  /** Optional, INFER only: this node is y = scale[c] * x + shift[c]; computes both (channels floats) from its params. */
+  lamina_status (*affine)(const lamina_node *node, float *scale, float *shift);
+} lamina_layer;
+
+/** The descriptor that a loadable plugin exports as the const symbol `lamina_plugin_entry`. */
+typedef struct lamina_plugin {
+  size_t size;
+  uint32_t abi_major, abi_minor; /**< LAMINA_PLUGIN_ABI_MAJOR and _MINOR that it was compiled with */
+  const char *id;                /**< "vendor.name" */
+  const char *version;
+  const lamina_layer *const *layers; /**< NULL-ended */
+} lamina_plugin;
+
+#define LAMINA_PLUGIN_ENTRY "lamina_plugin_entry"
+
+/* ---- host services --------------------------------------------------------------------------------------------- */
+
+/** C(m,n) = epilogue(sum over k of A(m,k) * B(k,n)) for row-major C. Strides count floats. */
+typedef struct lamina_gemm {
+  size_t size;
+  int64_t m, n, k;
+  const float *a;
+  int64_t a_row, a_k; /**< A(m,k) is a[m * a_row + k * a_k] */
+  const float *b;
+  int64_t b_k, b_n;      /**< B(k,n) is b[k * b_k + n * b_n]; ignored when b_packed is given */
+  const float *b_packed; /**< B as gemm_pack_b wrote it, or NULL */
+  float *c;
+  int64_t c_row;
+  int accumulate;    /**< C += instead of C = */
+  const float *bias; /**< per column n, or NULL */
+  const float *add;  /**< added elementwise (row stride add_row), or NULL */
+  int64_t add_row;
+  float lo, hi;    /**< the result is clamped to [lo, hi]; set -INFINITY, INFINITY for none */
+  void *workspace; /**< gemm_workspace bytes, 64-byte aligned */
+} lamina_gemm;
+
+/** The processor, as the kernels are chosen and blocked for it. */
+typedef struct lamina_cpu {
+  size_t size;
+  const char *isa;      /**< the ISA in force: "generic", "avx2", "avx512", "neon" */
+  int vector_floats;    /**< floats in a vector of that ISA */
+  size_t l1, l2, l3;    /**< bytes of data cache: L1 and L2 of one core, L3 shared */
+} lamina_cpu;
+
+/** Services. Every function takes the host itself first. */
+struct lamina_host {
+  size_t size;
+  uint32_t abi_major, abi_minor;
+  const lamina_cpu *cpu;
+  /** Records a message (the host adds node, layer and plugin) and returns `status`, so that one may `return host->fail(...)`. */
+  lamina_status (*fail)(const lamina_host *host, lamina_status status, const char *format, ...);
+  void (*log)(const lamina_host *host, const char *message);
+  /** 64-byte aligned memory through the context's allocator, or NULL. */
+  void *(*alloc)(const lamina_host *host, size_t bytes);
+  void (*release)(const lamina_host *host, void *memory);
+  /** How many threads `parallel` may use: the bound of a task's `thread`. */
+  int (*threads)(const lamina_host *host);
+  /** Runs task(arg, index, thread) for every index below `tasks`; returns when all have ended. Split work by shape, never
+      by thread count: then results do not depend on it. */
+  void (*parallel)(const lamina_host *host, int64_t tasks, void (*task)(void *arg, int64_t index, int thread), void *arg);
+  /** n uniform numbers in [0, 1): number `offset + i` of stream `seed`, whatever the calls before. */
+  void (*random)(const lamina_host *host, uint64_t seed, uint64_t offset, int64_t n, float *out);
+  size_t (*gemm_workspace)(const lamina_host *host, const lamina_gemm *gemm);
+  void (*gemm)(const lamina_host *host, const lamina_gemm *gemm);
+  size_t (*gemm_packed_bytes)(const lamina_host *host, int64_t k, int64_t n);
+  /** Packs B(k,n) = b[k * b_k + n * b_n] for gemm; column n is multiplied by scale[n] if scale is not NULL. */
+  void (*gemm_pack_b)(const lamina_host *host, int64_t k, int64_t n, const float *b, int64_t b_k, int64_t b_n,
+                      const float *scale, float *packed);
+  /** Later services by name, or NULL. "lamina.kernels" is the table of kernels.h: no part of this stable ABI. */
+  const void *(*ext)(const lamina_host *host, const char *id);
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif
