@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kernel groups of this folder, as table.c gathers them. */
+#ifndef LAMINA_KERNELS_AVX2_H
+#define LAMINA_KERNELS_AVX2_H
+
+#include "kernels.h"
+
+extern const lamina_gemm_kernels lamina_avx2_gemm;
+extern const lamina_norm_kernels lamina_avx2_norm;
+extern const lamina_eltwise_kernels lamina_avx2_eltwise;
+extern const lamina_pool_kernels lamina_avx2_pool;
+extern const lamina_softmax_kernels lamina_avx2_softmax;
+extern const lamina_optimizer_kernels lamina_avx2_optimizer;
+
+#endif
