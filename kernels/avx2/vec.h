@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file vec.h
+ * The vector type of AVX2 with FMA: 8 floats. Every ISA's vec.h has these names, so that the bodies of kernels/shared
+ * are written once. All functions are inline and, lane by lane, give the same bits on every ISA.
+ *
+ *   vf  a vector of VF_LEN floats      vm  a mask, one truth value a lane      vd  a vector of VF_LEN / 2 doubles
+ *
+ * vf_max(bound, x) and vf_min(bound, x): a NaN in the *second* operand is the result; what happens to one in the first
+ * differs between ISAs. Put the constant first and the data second, and NaN stays NaN.
+ */
+#ifndef LAMINA_AVX2_VEC_H
+#define LAMINA_AVX2_VEC_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define VF_LEN 8
+
+typedef __m256 vf;
+typedef __m256 vm; /* all bits of a lane, or none */
+typedef __m256d vd;
+
+/* The first n lanes, 0 <= n <= VF_LEN. */
+static inline vm vm_first(int n) {
+  return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
+}
+static inline vm vm_and(vm a, vm b) { return _mm256_and_ps(a, b); }
+static inline vm vm_or(vm a, vm b) { return _mm256_or_ps(a, b); }
+static inline vm vm_andnot(vm a, vm b) { return _mm256_andnot_ps(a, b); } /* b where a is not */
+static inline int vm_any(vm a) { return _mm256_movemask_ps(a) != 0; }
+
+static inline vf vf_zero(void) { return _mm256_setzero_ps(); }
+static inline vf vf_set1(float x) { return _mm256_set1_ps(x); }
+static inline vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void vf_store(float *p, vf v) { _mm256_storeu_ps(p, v); }
+/* n <= VF_LEN lanes, the others zero; memory beyond them is not touched, and for n = 0 none is. */
+static inline vf vf_load_n(const float *p, int n) { return _mm256_maskload_ps(p, _mm256_castps_si256(vm_first(n))); }
+static inline void vf_store_n(float *p, vf v, int n) { _mm256_maskstore_ps(p, _mm256_castps_si256(vm_first(n)), v); }
+
+static inline vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+static inline vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+static inline vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+static inline vf vf_div(vf a, vf b) { return _mm256_div_ps(a, b); }
+static inline vf vf_sqrt(vf a) { return _mm256_sqrt_ps(a); }
+static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }   /* a * b + c, rounded once */
+static inline vf vf_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); } /* c - a * b, rounded once */
+static inline vf vf_max(vf bound, vf x) { return _mm256_max_ps(bound, x); }
+static inline vf vf_min(vf bound, vf x) { return _mm256_min_ps(bound, x); }
+static inline vf vf_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+/* The magnitude of the first, the sign bit of the second. */
+static inline vf vf_copysign(vf a, vf sign) {
+  vf bit = _mm256_set1_ps(-0.0f);
+  return _mm256_or_ps(_mm256_andnot_ps(bit, a), _mm256_and_ps(bit, sign));
+}
+
+/* Comparisons with a NaN are false. */
+static inline vm vf_lt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+static inline vm vf_le(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
+static inline vm vf_eq(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+static inline vm vf_isnan(vf a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
+static inline vf vf_select(vm m, vf yes, vf no) { return _mm256_blendv_ps(no, yes, m); }
+static inline vf vf_keep(vm m, vf a) { return _mm256_and_ps(m, a); } /* a where m, zero elsewhere */
+
+/* The nearest integer, ties to even. */
+static inline vf vf_round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+/* a * 2^n, rounded once, for integral n of magnitude <= 250: in two steps, of which the first is exact. */
+static inline vf vf_scale2(vf a, vf n) {
+  __m256i bits = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(bits, 1), bias = _mm256_set1_epi32(127);
+  __m256i rest = _mm256_sub_epi32(bits, half);
+  vf first = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+  vf second = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+  return _mm256_mul_ps(_mm256_mul_ps(a, first), second);
+}
+
+/* Lanes i and i + 4, then 2 and 1 apart. */
+static inline float vf_sum(vf v) {
+  __m128 b = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+  return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+
+static inline vd vd_zero(void) { return _mm256_setzero_pd(); }
+static inline vd vd_low(vf v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
+static inline vd vd_high(vf v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
+static inline vd vd_add(vd a, vd b) { return _mm256_add_pd(a, b); }
+static inline vd vd_fma(vd a, vd b, vd c) { return _mm256_fmadd_pd(a, b, c); }
+static inline double vd_sum(vd v) {
+  __m128d b = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(b, _mm_unpackhi_pd(b, b)));
+}
+
+/* Any address may be prefetched. */
+static inline void vf_prefetch_l1(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+static inline void vf_prefetch_l2(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+
+#endif
