@@ -16,6 +16,13 @@
 typedef struct lamina_pool lamina_pool;
 typedef struct lamina_registry lamina_registry;
 
+/* The last error message of one thread. */
+typedef struct lamina_message {
+  struct lamina_message *next;
+  pthread_t thread;
+  char text[LAMINA_MESSAGE_BYTES];
+} lamina_message;
+
 struct lamina_context {
   atomic_int references;
   lamina_context_options options;
@@ -24,14 +31,16 @@ struct lamina_context {
   lamina_host host;
   lamina_pool *pool;
   lamina_registry *registry;
-  struct lamina_message *messages; /* a list with one message for each thread that failed */
+  lamina_message *messages;     /* one for each thread that failed */
+  lamina_message first_message; /* the first of them: reporting a lack of memory needs none */
   pthread_mutex_t message_lock;
-  int cores;
+  int threads, cores;
   char cpu_name[96];
   char isas[64];
 };
 
 void lamina_context_retain(lamina_context *context);
+static inline void lamina_context_release(lamina_context *context) { lamina_context_destroy(context); }
 
 /* Records this thread's message and returns `status`: `return lamina_fail(...)`. */
 lamina_status lamina_fail(const lamina_context *context, lamina_status status, const char *format, ...)
@@ -39,12 +48,13 @@ lamina_status lamina_fail(const lamina_context *context, lamina_status status, c
 /* Puts "PREFIX: " before this thread's message; for callers that know which file or node it was. */
 lamina_status lamina_fail_prefix(const lamina_context *context, lamina_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+lamina_status lamina_fail_va(const lamina_context *context, lamina_status status, const char *format, va_list arguments);
 lamina_status lamina_fail_memory(const lamina_context *context, size_t bytes);
 void lamina_warn(const lamina_context *context, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Memory through the context's allocator: 64-byte aligned, not zeroed; NULL when it fails (no message). Any size that
    comes from a file or an argument goes through lamina_multiply and lamina_add first. */
-void *lamina_alloc(const lamina_context *context, size_t bytes);
+void *lamina_alloc(const lamina_context *context, size_t bytes) __attribute__((malloc));
 void *lamina_alloc_zeroed(const lamina_context *context, size_t bytes);
 void lamina_free(const lamina_context *context, void *memory);
 char *lamina_copy_string(const lamina_context *context, const char *text);

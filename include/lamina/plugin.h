@@ -218,7 +218,8 @@ typedef struct lamina_layer {
   /** Optional: nonzero if the producer of input 0 could do this node's work as its epilogue: sets parts and lo, hi.
       ADD means output = input 0 + input 1. */
   int (*as_epilogue)(const lamina_node *node, lamina_epilogue *epilogue);
-  /** Optional, INFER only: this node is y = scale[c] * x + shift[c]; computes both (channels floats) from its params. */
+  /** Optional, INFER only: this node is y = scale[c] * x + shift[c]; computes both (channels floats) from its params. Called
+      with NULL for both it only tells whether that holds: LAMINA_OK or, without a message, LAMINA_UNSUPPORTED. */
   lamina_status (*affine)(const lamina_node *node, float *scale, float *shift);
 } lamina_layer;
 

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Memory through the context's allocator, aligned to a cache line whatever that allocator gives. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core.h"
+
+enum { ALIGNMENT = 64 };
+
+/* The block that the allocator gave is remembered in the word before the aligned address. */
+void *lamina_alloc(const lamina_context *context, size_t bytes) {
+  size_t total;
+  if (!lamina_add(bytes, ALIGNMENT + sizeof(void *), &total)) return NULL;
+  void *block = context->options.alloc ? context->options.alloc(context->options.alloc_user, total) : malloc(total);
+  if (!block) return NULL;
+  uintptr_t aligned = ((uintptr_t)block + sizeof(void *) + ALIGNMENT - 1) & ~(uintptr_t)(ALIGNMENT - 1);
+  ((void **)aligned)[-1] = block;
+  return (void *)aligned;
+}
+
+void *lamina_alloc_zeroed(const lamina_context *context, size_t bytes) {
+  void *memory = lamina_alloc(context, bytes);
+  if (memory) memset(memory, 0, bytes);
+  return memory;
+}
+
+void lamina_free(const lamina_context *context, void *memory) {
+  if (!memory) return;
+  void *block = ((void **)memory)[-1];
+  if (context->options.release)
+    context->options.release(context->options.alloc_user, block);
+  else
+    free(block);
+}
+
+char *lamina_copy_string(const lamina_context *context, const char *text) {
+  size_t bytes = strlen(text) + 1;
+  char *copy = lamina_alloc(context, bytes);
+  if (copy) memcpy(copy, text, bytes);
+  return copy;
+}
+
+void *lamina_grow(const lamina_context *context, void *array, size_t *capacity, size_t count, size_t item_bytes) {
+  if (array && count <= *capacity) return array;
+  size_t wanted = count > 2 * *capacity ? count : 2 * *capacity, bytes;
+  if (wanted < 8) wanted = 8;
+  if (!lamina_multiply(wanted, item_bytes, &bytes)) return NULL;
+  void *grown = lamina_alloc(context, bytes);
+  if (!grown) return NULL;
+  if (array) memcpy(grown, array, *capacity * item_bytes);
+  lamina_free(context, array);
+  *capacity = wanted;
+  return grown;
+}
