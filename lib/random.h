@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+/* The generator itself: ten rounds on a 128-bit counter with a 64-bit key, least significant word first. */
+void lamina_random_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 /* Four 32-bit words at `counter` of stream `seed`. */
 void lamina_random_block(uint64_t seed, uint64_t counter, uint32_t out[4]);
 /* n floats in [0, 1): numbers offset .. offset + n - 1 of the stream. */

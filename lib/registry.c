@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "registry.h"
+
+#include <string.h>
+
+#include "../plugins/builtin.h"
+
+/* The first row whose name is not less than `name`. */
+static size_t lower_bound(const lamina_registry *registry, const char *name) {
+  size_t low = 0, high = registry->count;
+  while (low < high) {
+    size_t middle = (low + high) / 2;
+    if (strcmp(registry->rows[middle].layer->name, name) < 0)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+static lamina_status check_ports(const lamina_context *context, const lamina_layer *layer) {
+  int outputs = 0, inputs = 0, params = 0;
+  for (const lamina_port *const *p = layer->ports; p && *p; p++) {
+    if (!(*p)->name)
+      return lamina_fail(context, LAMINA_PLUGIN_ERROR, "layer '%s': a port has no name", layer->name);
+    if (((*p)->flags & LAMINA_PORT_VARIADIC) && p[1] && p[1]->kind == LAMINA_PORT_INPUT)
+      return lamina_fail(context, LAMINA_PLUGIN_ERROR, "layer '%s': only the last input may be variadic", layer->name);
+    outputs += (*p)->kind == LAMINA_PORT_OUTPUT;
+    inputs += (*p)->kind == LAMINA_PORT_INPUT;
+    params += (*p)->kind == LAMINA_PORT_PARAMETER || (*p)->kind == LAMINA_PORT_STATE;
+  }
+  if (outputs < 1 || outputs > LAMINA_MAX_PORTS || inputs > LAMINA_MAX_PORTS || params > LAMINA_MAX_PORTS)
+    return lamina_fail(context, LAMINA_PLUGIN_ERROR, "layer '%s': it declares %d inputs, %d outputs and %d parameters",
+                       layer->name, inputs, outputs, params);
+  return LAMINA_OK;
+}
+
+static lamina_status check_layer(const lamina_context *context, const lamina_layer *layer) {
+  if (!layer->name || !*layer->name || !layer->infer || !layer->kernels || !layer->kernels[0])
+    return lamina_fail(context, LAMINA_PLUGIN_ERROR, "layer '%s': name, infer and at least one kernel are required",
+                       layer->name ? layer->name : "");
+  for (const lamina_kernel *const *k = layer->kernels; *k; k++)
+    if (!(*k)->name || !(*k)->forward)
+      return lamina_fail(context, LAMINA_PLUGIN_ERROR, "layer '%s': a kernel lacks its name or its forward", layer->name);
+  return check_ports(context, layer);
+}
+
+lamina_status lamina_registry_add(lamina_context *context, const lamina_layer *layer, const char *provider) {
+  lamina_registry *registry = context->registry;
+  lamina_status status = check_layer(context, layer);
+  if (status) return status;
+  pthread_mutex_lock(&registry->lock);
+  size_t at = lower_bound(registry, layer->name);
+  if (at < registry->count && strcmp(registry->rows[at].layer->name, layer->name) == 0) {
+    status = lamina_fail(context, LAMINA_INVALID_ARGUMENT, "the layer '%s' of %s exists already: it comes from %s",
+                         layer->name, provider, registry->rows[at].provider);
+  } else {
+    lamina_registration *rows =
+        lamina_grow(context, registry->rows, &registry->capacity, registry->count + 1, sizeof *rows);
+    if (!rows) {
+      status = lamina_fail_memory(context, sizeof *rows * (registry->count + 1));
+    } else {
+      registry->rows = rows;
+      memmove(rows + at + 1, rows + at, (registry->count - at) * sizeof *rows);
+      rows[at] = (lamina_registration){.layer = layer, .provider = provider};
+      registry->count++;
+    }
+  }
+  pthread_mutex_unlock(&registry->lock);
+  return status;
+}
+
+void lamina_registry_remove(lamina_context *context, const char *provider) {
+  lamina_registry *registry = context->registry;
+  size_t kept = 0;
+  pthread_mutex_lock(&registry->lock);
+  for (size_t i = 0; i < registry->count; i++)
+    if (registry->rows[i].provider != provider) registry->rows[kept++] = registry->rows[i];
+  registry->count = kept;
+  pthread_mutex_unlock(&registry->lock);
+}
+
+lamina_status lamina_registry_create(lamina_context *context) {
+  lamina_registry *registry = lamina_alloc_zeroed(context, sizeof *registry);
+  if (!registry) return lamina_fail_memory(context, sizeof *registry);
+  pthread_mutex_init(&registry->lock, NULL);
+  context->registry = registry;
+  for (const lamina_layer *const *layer = lamina_builtin_layers; *layer; layer++) {
+    lamina_status status = lamina_registry_add(context, *layer, "built-in");
+    if (status) return status;
+  }
+  return LAMINA_OK;
+}
+
+void lamina_registry_destroy(lamina_context *context) {
+  lamina_registry *registry = context->registry;
+  if (!registry) return;
+  for (size_t i = 0; i < registry->module_count; i++) lamina_module_unload(context, &registry->modules[i]);
+  lamina_free(context, registry->modules);
+  lamina_free(context, registry->rows);
+  pthread_mutex_destroy(&registry->lock);
+  lamina_free(context, registry);
+  context->registry = NULL;
+}
+
+int lamina_layer_count(const lamina_context *context) { return context ? (int)context->registry->count : 0; }
+
+const lamina_layer *lamina_layer_at(const lamina_context *context, int index) {
+  if (!context || index < 0) return NULL;
+  lamina_registry *registry = context->registry;
+  pthread_mutex_lock(&registry->lock);
+  const lamina_layer *layer = (size_t)index < registry->count ? registry->rows[index].layer : NULL;
+  pthread_mutex_unlock(&registry->lock);
+  return layer;
+}
+
+const lamina_layer *lamina_layer_find(const lamina_context *context, const char *name, const char **provider) {
+  if (!context || !name) return NULL;
+  lamina_registry *registry = context->registry;
+  const lamina_layer *layer = NULL;
+  pthread_mutex_lock(&registry->lock);
+  size_t at = lower_bound(registry, name);
+  if (at < registry->count && strcmp(registry->rows[at].layer->name, name) == 0) {
+    layer = registry->rows[at].layer;
+    if (provider) *provider = registry->rows[at].provider;
+  }
+  pthread_mutex_unlock(&registry->lock);
+  return layer;
+}
