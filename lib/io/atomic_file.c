@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,13 +61,12 @@ static lamina_status open_folder(lamina_atomic_file *file) {
 }
 
 static lamina_status create_temporary(lamina_atomic_file *file) {
-  static atomic_uint next; /* only makes names of one process differ; O_EXCL keeps them apart in any case */
   struct stat old;
   bool replaces = fstatat(file->folder, file->target, &old, 0) == 0;
   if (replaces && !S_ISREG(old.st_mode))
     return lamina_fail(file->context, LAMINA_IO_ERROR, "%s: is not a regular file and is not replaced", file->path);
   for (int i = 0; i < NAME_TRIES && file->fd < 0; i++) {
-    snprintf(file->temporary, sizeof file->temporary, ".lamina-%ld-%u.tmp", (long)getpid(), atomic_fetch_add(&next, 1));
+    snprintf(file->temporary, sizeof file->temporary, ".lamina-%ld-%d.tmp", (long)getpid(), i);
     file->fd = openat(file->folder, file->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (file->fd < 0) file->temporary[0] = 0;
     if (file->fd < 0 && errno != EEXIST && errno != EINTR) break;
