@@ -72,6 +72,17 @@ lamina_status lamina_file_read(const lamina_context *context, const char *path, 
   return LAMINA_OK;
 }
 
+bool lamina_checked_count(int rank, const int64_t *dim, size_t *count) {
+  int64_t extent = 1;
+  bool empty = false;
+  for (int i = 0; i < rank; i++) {
+    if (dim[i] < 0 || __builtin_mul_overflow(extent, dim[i] ? dim[i] : 1, &extent)) return false;
+    empty = empty || dim[i] == 0;
+  }
+  *count = empty ? 0 : (size_t)extent;
+  return true;
+}
+
 char *lamina_path_join(const lamina_context *context, const char *folder, const char *name) {
   size_t bytes = strlen(folder) + strlen(name) + 2;
   char *path = lamina_alloc(context, bytes);

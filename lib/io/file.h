@@ -12,6 +12,10 @@ lamina_status lamina_file_fill(const lamina_context *context, const char *path, 
 /* Reads a whole file of at most `limit` bytes into memory for lamina_free, with a zero byte after its end. */
 lamina_status lamina_file_read(const lamina_context *context, const char *path, size_t limit, char **data, size_t *bytes);
 
+/* Elements of a shape from a file; false if a dimension is negative or the product overflows, zeros left out of it: then
+   strides cannot overflow either. */
+bool lamina_checked_count(int rank, const int64_t *dim, size_t *count);
+
 /* "FOLDER/NAME" to be freed with lamina_free; NULL without memory. */
 char *lamina_path_join(const lamina_context *context, const char *folder, const char *name);
 

@@ -15,10 +15,7 @@
 static lamina_status check_size(const lamina_context *context, const char *path, const lamina_npy *npy, size_t bytes,
                                 size_t *count) {
   size_t needed;
-  bool fits = true;
-  *count = 1;
-  for (int i = 0; i < npy->rank; i++) fits = fits && lamina_multiply(*count, (size_t)npy->dim[i], count);
-  if (!fits || !lamina_multiply(*count, npy->element, &needed))
+  if (!lamina_checked_count(npy->rank, npy->dim, count) || !lamina_multiply(*count, npy->element, &needed))
     return lamina_fail(context, LAMINA_BAD_FILE, "%s: the shape overflows", path);
   if (needed != bytes - npy->header)
     return lamina_fail(context, LAMINA_BAD_FILE, "%s: %s: the shape needs %zu bytes of data, the file has %zu", path,

@@ -57,16 +57,14 @@ static lamina_status read_shape(const lamina_safetensors *file, const json_t *dt
   tensor->dtype = element_types[type].name;
   tensor->element = element_types[type].element;
   tensor->rank = (int)json_array_size(shape);
-  tensor->count = 1;
   for (int i = 0; i < tensor->rank; i++) {
     const json_t *dim = json_array_get(shape, (size_t)i);
     if (!json_is_integer(dim) || json_integer_value(dim) < 0)
       return fail_tensor(file, tensor->name, "a dimension is not a whole number of at least 0");
     tensor->dim[i] = json_integer_value(dim);
-    if (!lamina_multiply(tensor->count, (size_t)tensor->dim[i], &tensor->count))
-      return fail_tensor(file, tensor->name, "the shape overflows");
   }
-  if (!lamina_multiply(tensor->count, element_types[type].bytes, &tensor->bytes))
+  if (!lamina_checked_count(tensor->rank, tensor->dim, &tensor->count) ||
+      !lamina_multiply(tensor->count, element_types[type].bytes, &tensor->bytes))
     return fail_tensor(file, tensor->name, "the shape overflows");
   return LAMINA_OK;
 }
