@@ -42,6 +42,11 @@ static lamina_status check_layer(const lamina_context *context, const lamina_lay
   for (const lamina_kernel *const *k = layer->kernels; *k; k++)
     if (!(*k)->name || !(*k)->forward)
       return lamina_fail(context, LAMINA_PLUGIN_ERROR, "layer '%s': a kernel lacks its name or its forward", layer->name);
+  int attributes = 0; /* graph_add keeps a bit for each */
+  while (layer->attrs && layer->attrs[attributes]) attributes++;
+  if (attributes > 64)
+    return lamina_fail(context, LAMINA_PLUGIN_ERROR, "layer '%s': it declares %d attributes; 64 are the most", layer->name,
+                       attributes);
   return check_ports(context, layer);
 }
 

@@ -37,6 +37,10 @@ void lamina_store_release(lamina_store *store) {
   lamina_context_release(context);
 }
 
+void lamina_store_truncate(lamina_store *store, size_t kept) {
+  while (store->count > kept) destroy_entry(store->context, store->entries[--store->count]);
+}
+
 lamina_entry *lamina_store_find(const lamina_store *store, const char *name) {
   for (size_t i = 0; i < store->count; i++)
     if (strcmp(store->entries[i]->name, name) == 0) return store->entries[i];

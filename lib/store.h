@@ -32,6 +32,8 @@ lamina_entry *lamina_store_find(const lamina_store *store, const char *name);
 /* Adds an entry, or finds the one of that name, whose shape and dtype must be the same. */
 lamina_status lamina_store_add(lamina_store *store, const char *name, const lamina_tensor *shape, const lamina_port *port,
                                const char *initializer, int64_t fan_in, int64_t fan_out, lamina_entry **entry);
+/* Drops the entries added last, so that `kept` remain: an addition that failed half-way leaves nothing. */
+void lamina_store_truncate(lamina_store *store, size_t kept);
 /* Makes sure that slot `index` exists (zeroed when new). */
 lamina_status lamina_store_slot(lamina_store *store, lamina_entry *entry, int index);
 lamina_status lamina_store_initialize(lamina_store *store, lamina_entry *entry, uint64_t seed);
