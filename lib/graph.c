@@ -34,7 +34,7 @@ lamina_status lamina_graph_create(lamina_context *context, lamina_graph *share, 
 
 void lamina_graph_retain(lamina_graph *graph) { atomic_fetch_add(&graph->references, 1); }
 
-void lamina_graph_node_free(const lamina_context *context, lamina_graph_node *node) {
+void lamina_graph_node_free(const lamina_context *context, graph_node *node) {
   if (!node) return;
   lamina_free(context, node->name);
   lamina_free(context, node->attributes);
@@ -77,23 +77,23 @@ lamina_status lamina_graph_check_name(const lamina_graph *graph, const char *wha
 lamina_status lamina_graph_add_value(lamina_graph *graph, const char *name, int producer, int port,
                                      const lamina_tensor *shape) {
   const lamina_context *context = graph->context;
-  lamina_graph_value **values =
+  graph_value **values =
       lamina_grow(context, graph->values, &graph->value_capacity, graph->value_count + 1, sizeof *values);
   if (values) graph->values = values;
-  lamina_graph_value *value = values ? lamina_alloc_zeroed(context, sizeof *value) : NULL;
+  graph_value *value = values ? lamina_alloc_zeroed(context, sizeof *value) : NULL;
   char *copy = value ? lamina_copy_string(context, name) : NULL;
   if (!copy) {
     lamina_free(context, value);
     return lamina_fail_memory(context, sizeof *value);
   }
-  *value = (lamina_graph_value){.name = copy, .producer = producer, .port = port, .shape = *shape};
+  *value = (graph_value){.name = copy, .producer = producer, .port = port, .shape = *shape};
   values[graph->value_count++] = value;
   return LAMINA_OK;
 }
 
 void lamina_graph_drop_values(lamina_graph *graph, size_t kept) {
   while (graph->value_count > kept) {
-    lamina_graph_value *value = graph->values[--graph->value_count];
+    graph_value *value = graph->values[--graph->value_count];
     lamina_free(graph->context, value->name);
     lamina_free(graph->context, value);
   }
@@ -134,7 +134,7 @@ lamina_status lamina_graph_output(lamina_graph *graph, const char *name) {
 bool lamina_graph_is_output(const lamina_graph *graph, int index) {
   for (size_t i = 0; i < graph->value_count; i++)
     if (graph->values[i]->is_output) return graph->values[index]->is_output;
-  const lamina_graph_value *value = graph->values[index];
+  const graph_value *value = graph->values[index];
   return value->producer >= 0 && value->consumers == 0 && value->port == 0;
 }
 

@@ -5,15 +5,15 @@
 
 #include "store.h"
 
-typedef struct lamina_graph_value {
+typedef struct graph_value {
   char *name;
   int producer, port;  /* node and its output port; producer -1: an input of the graph */
   lamina_tensor shape; /* for a batch of 1; data NULL */
   bool is_output;      /* marked by lamina_graph_output */
   int consumers;
-} lamina_graph_value;
+} graph_value;
 
-typedef struct lamina_graph_node {
+typedef struct graph_node {
   char *name;
   const lamina_layer *layer;
   char *attributes; /* as given */
@@ -22,15 +22,15 @@ typedef struct lamina_graph_node {
   int n_inputs, n_outputs, n_params;
   int *inputs, *outputs; /* values */
   lamina_entry **params; /* in port order; NULL: absent */
-} lamina_graph_node;
+} graph_node;
 
 struct lamina_graph {
   atomic_int references;
   lamina_context *context;
   lamina_store *store;
-  lamina_graph_node **nodes;
+  graph_node **nodes;
   size_t node_count, node_capacity;
-  lamina_graph_value **values;
+  graph_value **values;
   size_t value_count, value_capacity;
 };
 

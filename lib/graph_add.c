@@ -10,7 +10,7 @@
 
 typedef struct addition {
   lamina_graph *graph;
-  lamina_graph_node *node;
+  graph_node *node;
   lamina_node view; /* what infer sees */
   lamina_tensor inputs[LAMINA_MAX_PORTS], outputs[LAMINA_MAX_PORTS], params[LAMINA_MAX_PORTS];
   const char *initializers[LAMINA_MAX_PORTS]; /* given as init.PORT, or NULL */
@@ -18,7 +18,7 @@ typedef struct addition {
 
 static lamina_status resolve_inputs(addition *a, const char *list) {
   lamina_graph *graph = a->graph;
-  lamina_graph_node *node = a->node;
+  graph_node *node = a->node;
   const lamina_context *context = graph->context;
   char name[256];
   int next, declared = lamina_port_count(node->layer, LAMINA_PORT_INPUT);
@@ -61,7 +61,7 @@ static lamina_status set_initializer(void *user, const char *port, const char *i
 
 static lamina_status parse_attributes(addition *a, const char *text) {
   const lamina_context *context = a->graph->context;
-  lamina_graph_node *node = a->node;
+  graph_node *node = a->node;
   node->attributes = lamina_copy_string(context, text ? text : "");
   node->attrs = lamina_alloc_zeroed(context, (size_t)(lamina_attr_count(node->layer) + 1) * sizeof *node->attrs);
   node->attr_storage = lamina_alloc(context, lamina_attr_storage(node->layer, text));
@@ -120,7 +120,7 @@ static lamina_status add_outputs(addition *a) {
 
 static lamina_status allocate_node(addition *a, const lamina_layer *layer, const char *name) {
   const lamina_context *context = a->graph->context;
-  lamina_graph_node *node = a->node = lamina_alloc_zeroed(context, sizeof *node);
+  graph_node *node = a->node = lamina_alloc_zeroed(context, sizeof *node);
   if (!node) return lamina_fail_memory(context, sizeof *node);
   node->layer = layer;
   node->n_outputs = lamina_port_count(layer, LAMINA_PORT_OUTPUT);
@@ -129,7 +129,7 @@ static lamina_status allocate_node(addition *a, const lamina_layer *layer, const
   node->inputs = lamina_alloc_zeroed(context, LAMINA_MAX_PORTS * sizeof *node->inputs);
   node->outputs = lamina_alloc_zeroed(context, (size_t)node->n_outputs * sizeof *node->outputs);
   node->params = lamina_alloc_zeroed(context, (size_t)(node->n_params + 1) * sizeof *node->params);
-  lamina_graph_node **nodes =
+  graph_node **nodes =
       lamina_grow(context, a->graph->nodes, &a->graph->node_capacity, a->graph->node_count + 1, sizeof *nodes);
   if (nodes) a->graph->nodes = nodes;
   return node->name && node->inputs && node->outputs && node->params && nodes ? LAMINA_OK

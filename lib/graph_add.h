@@ -5,7 +5,7 @@
 
 #include "graph.h"
 
-void lamina_graph_node_free(const lamina_context *context, lamina_graph_node *node);
+void lamina_graph_node_free(const lamina_context *context, graph_node *node);
 lamina_status lamina_graph_check_name(const lamina_graph *graph, const char *what, const char *name);
 lamina_status lamina_graph_add_value(lamina_graph *graph, const char *name, int producer, int port,
                                      const lamina_tensor *shape);
