@@ -11,6 +11,8 @@
 #define MAX_INPUTS 8
 #define NODE "layer"
 
+static const char *const input_names[MAX_INPUTS] = {"x0", "x1", "x2", "x3", "x4", "x5", "x6", "x7"};
+
 typedef struct replay {
   golden_run *run;
   const lamina_layer *layer;
@@ -126,8 +128,7 @@ static bool build_graph(replay *r, const lamina_tensor *inputs, lamina_graph **g
   char names[MAX_INPUTS * 4] = "";
   if (!golden_check(run, lamina_graph_create(run->context, r->store, graph), "graph")) return false;
   for (int i = 0; i < r->inputs; i++) {
-    char name[8];
-    snprintf(name, sizeof name, "x%d", i);
+    const char *name = input_names[i];
     strcat(names, i ? "," : "");
     strcat(names, name);
     if (inputs[i].rank < 1) return golden_fail(run, "x has no batch dimension");
@@ -217,11 +218,10 @@ static bool compare_input_gradients(replay *r, const char *step) {
   golden_run *run = r->run;
   for (int i = 0; i < r->inputs; i++) {
     lamina_tensor got, expected;
-    char name[64], input[8];
+    char name[64];
     snprintf(name, sizeof name, r->inputs == 1 ? "%s.dx" : "%s.dx%d", step, i);
-    snprintf(input, sizeof input, "x%d", i);
     if (!golden_find(run, &expected, "%s", name)) continue;
-    if (!golden_check(run, lamina_exec_gradient(r->exec, input, &got), name) ||
+    if (!golden_check(run, lamina_exec_gradient(r->exec, input_names[i], &got), name) ||
         !golden_compare_activation(run, name, &got, &expected, r->rows, GOLDEN_LAYER_BOUND))
       return false;
   }
@@ -271,11 +271,8 @@ static bool run_step(replay *r, const char *step, lamina_mode mode) {
   golden_run *run = r->run;
   lamina_tensor inputs[MAX_INPUTS] = {{0}};
   bool ok = get_inputs(r, step, inputs) && prepare(r, inputs, mode);
-  for (int i = 0; ok && i < r->inputs; i++) {
-    char name[8];
-    snprintf(name, sizeof name, "x%d", i);
-    ok = golden_check(run, lamina_exec_set_input(r->exec, name, &inputs[i]), name);
-  }
+  for (int i = 0; ok && i < r->inputs; i++)
+    ok = golden_check(run, lamina_exec_set_input(r->exec, input_names[i], &inputs[i]), input_names[i]);
   ok = ok && golden_check(run, lamina_exec_forward(r->exec), "forward") && compare_output(r, step);
   if (mode == LAMINA_TRAIN) ok = ok && run_backward(r, step) && compare_parameters(r, step);
   for (int i = 0; i < MAX_INPUTS; i++) free(inputs[i].data);
