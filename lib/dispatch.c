@@ -80,3 +80,12 @@ lamina_status lamina_dispatch_compose(const char *isa, lamina_kernels *table, ch
     if (usable(&rows[i])) inherit(table, rows[i].table);
   return LAMINA_OK;
 }
+
+bool lamina_dispatch_includes(const char *in_force, const char *isa) {
+  bool found = false;
+  for (int i = 0; i < ROWS; i++) {
+    found |= usable(&rows[i]) && strcmp(rows[i].name, isa) == 0;
+    if (strcmp(rows[i].name, in_force) == 0) return found;
+  }
+  return false;
+}

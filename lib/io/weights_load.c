@@ -119,6 +119,7 @@ static lamina_status match_slots(loading *l, size_t index) {
     float *memory = l->slots[2 * index + (size_t)slot] = lamina_alloc(l->context, bytes);
     if (!memory) return lamina_fail_memory(l->context, bytes);
   }
+  if (source[1] && !source[0]) add_name(&l->missing, "%s of %.100s", lamina_slot_name(l->optimizer, 0), entry->name);
   return LAMINA_OK;
 }
 

@@ -28,23 +28,17 @@ char *lamina_slot_tensor_name(const lamina_context *context, lamina_optimizer_ty
   return text;
 }
 
-lamina_status lamina_weights_entries(lamina_graph *graph, lamina_entry ***out, size_t *count) {
-  const lamina_context *context = lamina_graph_context(graph);
-  const lamina_store *store = lamina_graph_store(graph);
-  int n = lamina_graph_parameter_count(graph);
-  lamina_entry **entries = lamina_alloc(context, ((size_t)n + 1) * sizeof *entries);
-  if (!entries) return lamina_fail_memory(context, ((size_t)n + 1) * sizeof *entries);
-  for (int i = 0; i < n; i++) {
-    lamina_parameter parameter = {.size = sizeof parameter};
-    lamina_status status = lamina_graph_parameter_at(graph, i, &parameter);
-    entries[i] = status == LAMINA_OK ? lamina_store_find(store, parameter.name) : NULL;
-    if (!entries[i]) {
-      lamina_free(context, entries);
-      return status != LAMINA_OK ? status : lamina_fail(context, LAMINA_NOT_FOUND, "no parameter '%s'", parameter.name);
-    }
-  }
+lamina_status lamina_weights_entries(lamina_graph *graph, lamina_entry ***out, size_t *out_count) {
+  const int n = lamina_graph_parameter_count(graph);
+  const size_t bytes = ((size_t)n + 1) * sizeof(lamina_entry *);
+  size_t count = 0;
+  lamina_entry **entries = lamina_alloc(graph->context, bytes);
+  if (!entries) return lamina_fail_memory(graph->context, bytes);
+  for (size_t i = 0; i < graph->node_count; i++)
+    for (int k = 0; k < graph->nodes[i]->n_params; k++)
+      if (graph->nodes[i]->params[k]) entries[count++] = graph->nodes[i]->params[k];
   *out = entries;
-  *count = (size_t)n;
+  *out_count = count;
   return LAMINA_OK;
 }
 
@@ -81,6 +75,9 @@ static lamina_status add_tensors(checkpoint *c, uint32_t flags) {
   if (!c->tensors) return lamina_fail_memory(c->context, (3 * c->entry_count + 1) * sizeof *c->tensors);
   for (size_t i = 0; i < c->entry_count; i++) {
     lamina_entry *entry = c->entries[i];
+    /* What was never written has its initial value, as everywhere. */
+    lamina_status status = entry->written ? LAMINA_OK : lamina_store_initialize(c->store, entry, 0);
+    if (status != LAMINA_OK) return status;
     c->tensors[c->count++] = (lamina_named_tensor){.name = entry->name, .tensor = entry->tensor};
   }
   return flags & LAMINA_WEIGHTS_TRAINING ? add_slots(c) : LAMINA_OK;

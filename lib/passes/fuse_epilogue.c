@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * At inference a node whose output goes to one reader alone takes that reader's work into its epilogue, in the order in
+ * which an epilogue is applied: an affine map (batch norm with running statistics, folded into the packed weights), the
+ * addition of another value that is there before the node runs, a clamp.
+ */
+#include <math.h>
+
+#include "passes.h"
+
+static bool folds_affine(lamina_plan *plan, const plan_node *producer, plan_node *reader, lamina_status *status) {
+  if (!(producer->source->layer->epilogues & LAMINA_EPILOGUE_AFFINE) || !reader->source->layer->affine) return false;
+  if (producer->epilogue.parts || reader->n_inputs != 1) return false;
+  lamina_node *view = lamina_plan_view(plan, reader);
+  if (!view) {
+    *status = lamina_fail_memory(plan->context, sizeof *view);
+    return false;
+  }
+  bool possible = reader->source->layer->affine(view, NULL, NULL) == LAMINA_OK;
+  lamina_free(plan->context, view);
+  return possible;
+}
+
+/* What the reader offers to be, or parts == 0. */
+static lamina_epilogue offered(lamina_plan *plan, const plan_node *reader, lamina_status *status) {
+  lamina_epilogue offer = {.size = sizeof offer, .lo = -INFINITY, .hi = INFINITY};
+  if (!reader->source->layer->as_epilogue) return offer;
+  lamina_node *view = lamina_plan_view(plan, reader);
+  if (!view)
+    *status = lamina_fail_memory(plan->context, sizeof *view);
+  else if (!reader->source->layer->as_epilogue(view, &offer))
+    offer.parts = 0;
+  lamina_free(plan->context, view);
+  return offer;
+}
+
+/* Does the reader's work in the producer if it can; *merged tells. */
+static lamina_status try_merge(lamina_plan *plan, int n, plan_node *reader, bool *merged) {
+  plan_node *producer = &plan->nodes[n];
+  lamina_status status = LAMINA_OK;
+  const uint32_t able = producer->source->layer->epilogues;
+  *merged = false;
+  if (!lamina_same_shape(&plan->values[producer->outputs[0]].shape, &plan->values[reader->outputs[0]].shape))
+    return LAMINA_OK;
+  if (folds_affine(plan, producer, reader, &status)) {
+    producer->affine = reader->source;
+    producer->epilogue.parts |= LAMINA_EPILOGUE_AFFINE;
+    *merged = true;
+    return LAMINA_OK;
+  }
+  lamina_epilogue offer = status ? (lamina_epilogue){0} : offered(plan, reader, &status);
+  if (status) return status;
+  const uint32_t later = LAMINA_EPILOGUE_ADD | LAMINA_EPILOGUE_CLAMP;
+  if (offer.parts == LAMINA_EPILOGUE_CLAMP && (able & LAMINA_EPILOGUE_CLAMP) &&
+      !(producer->epilogue.parts & LAMINA_EPILOGUE_CLAMP)) {
+    producer->epilogue.lo = offer.lo;
+    producer->epilogue.hi = offer.hi;
+    producer->epilogue.parts |= LAMINA_EPILOGUE_CLAMP;
+    *merged = true;
+  } else if (offer.parts == LAMINA_EPILOGUE_ADD && (able & LAMINA_EPILOGUE_ADD) && reader->n_inputs == 2 &&
+             !(producer->epilogue.parts & later)) {
+    int other = reader->inputs[reader->inputs[0] == producer->outputs[0]];
+    if (plan->values[other].producer < n && other != producer->outputs[0]) {
+      producer->add = other;
+      producer->epilogue.parts |= LAMINA_EPILOGUE_ADD;
+      *merged = true;
+    }
+  }
+  return LAMINA_OK;
+}
+
+lamina_status lamina_pass_fuse_epilogue(lamina_plan *plan) {
+  if (plan->options.mode != LAMINA_INFER) return LAMINA_OK;
+  for (int n = 0; n < plan->node_count; n++) {
+    plan_node *producer = &plan->nodes[n], *reader;
+    bool merged = !producer->removed && producer->source->layer->epilogues && producer->n_outputs == 1;
+    while (merged) {
+      int out = producer->outputs[0];
+      if (plan->values[out].is_output || lamina_pass_readers(plan, out, &reader) != 1 || !reader ||
+          reader->n_outputs != 1)
+        break;
+      lamina_status status = try_merge(plan, n, reader, &merged);
+      if (status || !merged) {
+        if (status) return status;
+        break;
+      }
+      producer->outputs[0] = reader->outputs[0];
+      plan->values[producer->outputs[0]].producer = n;
+      status = lamina_pass_merge(plan, reader, producer);
+      if (status) return status;
+    }
+  }
+  return LAMINA_OK;
+}

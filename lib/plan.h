@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A plan's insides, and the steps that make it: clone the graph for a batch, run the passes, choose kernels, decide which
+ * gradients are needed, place everything in one arena by lifetime.
+ *
+ * Time is counted in nodes: node i runs forward at i and backward at 2n-1-i; 2n is after everything.
+ */
+#ifndef LAMINA_PLAN_H
+#define LAMINA_PLAN_H
+
+#include "graph.h"
+
+typedef struct plan_value {
+  const char *name;
+  lamina_tensor shape; /* for the plan's batch; data NULL */
+  int producer, port;  /* producer -1: an input of the graph */
+  bool is_output, needs_gradient;
+  int root;            /* the value whose memory it shares, itself if none */
+  int buffer;          /* of a root: in the arena; -1: the caller's memory (an input) */
+  int gradient_buffer; /* -1: none */
+  int first_writer;    /* the node whose backward writes its gradient first; -1: none does */
+} plan_value;
+
+typedef struct plan_node {
+  const graph_node *source;
+  const lamina_kernel *kernel;
+  lamina_value *attrs; /* a copy that passes may change */
+  int n_inputs, n_outputs;
+  int *inputs, *outputs;
+  lamina_epilogue epilogue;
+  int add;                  /* the value that the epilogue adds, or -1 */
+  const graph_node *affine; /* a node folded into the packed weights, or NULL */
+  char *fused, *rejected;   /* for explain */
+  bool removed, is_view, backward;
+  uint64_t need_inputs, need_params, accumulate_inputs;
+  bool gradient_is_shared; /* the gradient of input 0 has the memory of output 0's */
+  lamina_cost cost;
+  int saved_buffer; /* -1: none */
+  int *temporary;   /* by input: where a layer that cannot accumulate writes first; -1: none */
+  void *packed;
+  uint64_t packed_version; /* of the store, when packed */
+} plan_node;
+
+/* Memory needed from time `first` to `last`, both included. */
+typedef struct plan_buffer {
+  size_t bytes, offset;
+  int first, last;
+} plan_buffer;
+
+struct lamina_plan {
+  atomic_int references;
+  lamina_context *context;
+  lamina_graph *graph;
+  lamina_plan_options options;
+  plan_node *nodes;
+  int node_count, fused_count;
+  plan_value *values; /* same indices as the graph's at the time */
+  int value_count;
+  plan_buffer *buffers;
+  size_t buffer_count, buffer_capacity;
+  size_t arena, unplanned, workspace;
+  pthread_mutex_t pack_lock;
+};
+
+/* A lamina_node with its tensor arrays in one block of memory; shapes filled in, data NULL but for parameters. */
+lamina_node *lamina_plan_view(const lamina_plan *plan, const plan_node *node);
+void lamina_plan_retain(lamina_plan *plan);
+
+/* The steps, in their order. */
+lamina_status lamina_plan_clone(lamina_plan *plan, const char *outputs);
+lamina_status lamina_plan_run_passes(lamina_plan *plan);
+lamina_status lamina_plan_choose_kernels(lamina_plan *plan);
+lamina_status lamina_plan_need_gradients(lamina_plan *plan);
+lamina_status lamina_plan_place(lamina_plan *plan);
+
+/* Makes a node's packed parameters current. */
+lamina_status lamina_plan_pack(lamina_plan *plan, plan_node *node);
+
+#endif

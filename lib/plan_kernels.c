@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Chooses each node's kernel, packs its parameters, and decides which gradients are computed. */
+#include <stdio.h>
+#include <string.h>
+
+#include "dispatch.h"
+#include "plan.h"
+
+static const char *why_not(const lamina_plan *plan, const plan_node *node, const lamina_kernel *kernel,
+                           const lamina_node *view) {
+  if (kernel->isa && !lamina_dispatch_includes(plan->context->cpu.isa, kernel->isa)) return "its instruction set is not in use";
+  if (node->backward && !kernel->backward) return "it has no backward";
+  if (kernel->supports && !kernel->supports(view)) return "it does not support this node";
+  return NULL;
+}
+
+static lamina_status note_rejection(lamina_plan *plan, plan_node *node, const lamina_kernel *kernel, const char *reason) {
+  const char *before = node->rejected ? node->rejected : "";
+  size_t bytes = strlen(before) + strlen(kernel->name) + strlen(reason) + 5;
+  char *text = lamina_alloc(plan->context, bytes);
+  if (!text) return lamina_fail_memory(plan->context, bytes);
+  snprintf(text, bytes, "%s%s%s: %s", before, *before ? "; " : "", kernel->name, reason);
+  lamina_free(plan->context, node->rejected);
+  node->rejected = text;
+  return LAMINA_OK;
+}
+
+static lamina_status choose(lamina_plan *plan, plan_node *node, const lamina_node *view) {
+  const lamina_context *context = plan->context;
+  const lamina_layer *layer = node->source->layer;
+  lamina_status status = LAMINA_OK;
+  for (const lamina_kernel *const *k = layer->kernels; *k && !status; k++) {
+    const char *reason = why_not(plan, node, *k, view);
+    if (!reason && !node->kernel) node->kernel = *k;
+    if (reason) status = note_rejection(plan, node, *k, reason);
+  }
+  if (status) return status;
+  if (!node->kernel)
+    return lamina_fail(context, LAMINA_UNSUPPORTED, "node '%s': no kernel of layer '%s' can run it (%s)",
+                       node->source->name, layer->name, node->rejected);
+  if (plan->options.strict && strcmp(node->kernel->name, "generic") == 0 && strcmp(context->cpu.isa, "generic") != 0)
+    return lamina_fail(context, LAMINA_UNSUPPORTED, "node '%s': strict mode, and layer '%s' has only generic code for it (%s)",
+                       node->source->name, layer->name, node->rejected ? node->rejected : "no other kernel");
+  node->cost = (lamina_cost){.size = sizeof node->cost, .algorithm = node->kernel->name};
+  if (node->kernel->plan) status = node->kernel->plan(view, &node->cost);
+  if (!status && plan->options.mode == LAMINA_INFER) node->cost.saved = 0;
+  if (!status && (node->cost.packed > SIZE_MAX / 4 || node->cost.saved > SIZE_MAX / 4 || node->cost.workspace > SIZE_MAX / 4))
+    status = lamina_fail(context, LAMINA_PLUGIN_ERROR, "its kernel '%s' asks for more memory than there can be",
+                         node->kernel->name);
+  return status ? lamina_fail_prefix(context, status, "node '%s' (%s)", node->source->name, layer->name) : LAMINA_OK;
+}
+
+lamina_status lamina_plan_choose_kernels(lamina_plan *plan) {
+  for (int n = 0; n < plan->node_count; n++) {
+    plan_node *node = &plan->nodes[n];
+    lamina_node *view = lamina_plan_view(plan, node);
+    if (!view) return lamina_fail_memory(plan->context, sizeof *view);
+    node->is_view = node->source->layer->is_view && !node->epilogue.parts && node->source->layer->is_view(view);
+    lamina_status status = choose(plan, node, view);
+    lamina_free(plan->context, view);
+    if (status) return status;
+    if (node->is_view) node->cost = (lamina_cost){.size = sizeof node->cost, .algorithm = "view"};
+    if (node->cost.workspace > plan->workspace) plan->workspace = node->cost.workspace;
+  }
+  return LAMINA_OK;
+}
+
+lamina_status lamina_plan_need_gradients(lamina_plan *plan) {
+  if (plan->options.mode != LAMINA_TRAIN) return LAMINA_OK;
+  for (int v = 0; v < plan->value_count; v++)
+    plan->values[v].needs_gradient = plan->options.input_gradients && plan->values[v].producer < 0 &&
+                                     plan->values[v].shape.dtype == LAMINA_F32;
+  for (int n = 0; n < plan->node_count; n++) {
+    plan_node *node = &plan->nodes[n];
+    for (int i = 0; i < node->n_inputs; i++)
+      if (plan->values[node->inputs[i]].needs_gradient &&
+          !(lamina_input_port(node->source->layer, i)->flags & LAMINA_PORT_NO_GRADIENT))
+        node->need_inputs |= 1ull << i;
+    for (int i = 0; i < node->source->n_params; i++)
+      if (node->source->params[i] && node->source->params[i]->trainable) node->need_params |= 1ull << i;
+    node->backward = node->need_inputs || node->need_params;
+    for (int i = 0; i < node->n_outputs; i++) plan->values[node->outputs[i]].needs_gradient = node->backward;
+  }
+  return LAMINA_OK;
+}
+
+/* The folded node's scale and shift, one float for each channel of the node's output, in one block. */
+static lamina_status compute_affine(const lamina_plan *plan, const plan_node *node, lamina_node *view, float **memory) {
+  const lamina_tensor *out = &plan->values[node->outputs[0]].shape;
+  const int64_t channels = out->dim[out->rank - 1];
+  float *scale = *memory = lamina_alloc(plan->context, 2 * (size_t)channels * sizeof *scale);
+  if (!scale) return lamina_fail_memory(plan->context, 2 * (size_t)channels * sizeof *scale);
+  int values[] = {node->outputs[0]};
+  const plan_node folded = {.source = node->affine,
+                            .attrs = node->affine->attrs,
+                            .n_inputs = 1,
+                            .n_outputs = 1,
+                            .inputs = values,
+                            .outputs = values,
+                            .add = -1};
+  lamina_node *source = lamina_plan_view(plan, &folded);
+  if (!source) return lamina_fail_memory(plan->context, sizeof *source);
+  lamina_status status = node->affine->layer->affine(source, scale, scale + channels);
+  lamina_free(plan->context, source);
+  view->epilogue.scale = scale;
+  view->epilogue.shift = scale + channels;
+  return status;
+}
+
+lamina_status lamina_plan_pack(lamina_plan *plan, plan_node *node) {
+  const uint64_t version = atomic_load(&plan->graph->store->version);
+  if (!node->packed || !node->kernel->pack) return LAMINA_OK;
+  lamina_status status = LAMINA_OK;
+  pthread_mutex_lock(&plan->pack_lock);
+  if (node->packed_version != version) {
+    float *affine = NULL;
+    lamina_node *view = lamina_plan_view(plan, node);
+    if (!view) status = lamina_fail_memory(plan->context, sizeof *view);
+    if (!status && node->affine) status = compute_affine(plan, node, view, &affine);
+    if (!status) status = node->kernel->pack(view);
+    if (!status) node->packed_version = version;
+    lamina_free(plan->context, affine);
+    lamina_free(plan->context, view);
+    if (status) status = lamina_fail_prefix(plan->context, status, "node '%s' (pack)", node->source->name);
+  }
+  pthread_mutex_unlock(&plan->pack_lock);
+  return status;
+}
