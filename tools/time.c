@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "commands.h"
+#include "timing.h"
+
+#include <string.h>
+
+typedef struct time_settings {
+  common_settings common;
+  plan_settings plan;
+  int64_t runs;
+} time_settings;
+
+static const option options[] = {
+    {"batch", "N", OPTION_INT, offsetof(time_settings, plan.batch), 1, 1 << 24, NULL, "samples in a run (default 1)"},
+    {"train", NULL, OPTION_FLAG, offsetof(time_settings, plan.train), 0, 0, NULL,
+     "time training steps: forward, backward and the optimizer (sgd with momentum)"},
+    {"runs", "N", OPTION_INT, offsetof(time_settings, runs), 1, 100000, NULL, "runs to time (default: about 2 s of them)"},
+    {"strict", NULL, OPTION_FLAG, offsetof(time_settings, plan.strict), 0, 0, NULL,
+     "generic code where the ISA is better is an error"},
+    {"no-fusion", NULL, OPTION_FLAG, offsetof(time_settings, plan.no_fusion), 0, 0, NULL,
+     "keep every node as it is written"},
+    {NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
+
+static double gflops(double flops, double ms) { return ms > 0 ? flops / ms * 1e-6 : 0; }
+
+/* Everything that one command works with; read-only once measured. */
+typedef struct report {
+  const session *s;
+  const model *m;
+  const plan_settings *set;
+  const lamina_plan_info *info;
+  const timing *t;
+} report;
+
+static double total_node_ms(const timing *t) {
+  double sum = 0;
+  for (int k = 0; k < t->nodes; k++) sum += t->node[k].forward_ms + t->node[k].backward_ms;
+  return sum > 0 ? sum : 1;
+}
+
+static void print_nodes(const report *r) {
+  const timing *t = r->t;
+  const int train = r->set->train;
+  const double total = total_node_ms(t) + (train ? t->step_ms : 0);
+  printf("\n%-24s %-28s %10s %10s", "node", "kernel", train ? "fwd ms" : "ms", "GFLOP/s");
+  if (train) printf(" %10s %10s %10s", "bwd ms", "GFLOP/s", "step ms");
+  printf(" %7s\n", "share");
+  for (int k = 0; k < t->nodes; k++) {
+    const node_time *n = &t->node[k];
+    char kernel[96];
+    snprintf(kernel, sizeof kernel, "%s%s%s", n->node.kernel ? n->node.kernel : n->node.type,
+             n->node.algorithm && *n->node.algorithm ? " " : "", n->node.algorithm ? n->node.algorithm : "");
+    printf("%-24s %-28s %10.4f %10.1f", n->node.name, kernel, n->forward_ms, gflops(n->node.flops, n->forward_ms));
+    if (train) printf(" %10.4f %10.1f %10s", n->backward_ms, gflops(n->node.backward_flops, n->backward_ms), "");
+    printf(" %6.1f%%\n", 100.0 * (n->forward_ms + n->backward_ms) / total);
+  }
+  if (train)
+    printf("%-24s %-28s %10s %10s %10s %10s %10.4f %6.1f%%\n", "(optimizer)", "sgd, momentum", "", "", "", "", t->step_ms,
+           100.0 * t->step_ms / total);
+}
+
+static void print_report(const report *r) {
+  const timing *t = r->t;
+  const double flops = r->info->flops + (r->set->train ? r->info->backward_flops : 0);
+  printf("%s %s, batch %lld, %s, %d thread%s, %lld runs\n", r->m->name, r->set->train ? "training" : "inference",
+         (long long)r->set->batch, r->s->info.isa, r->s->info.threads, r->s->info.threads == 1 ? "" : "s",
+         (long long)t->runs);
+  printf("median %.3f ms  min %.3f ms  %.1f images/s  %.1f GFLOP/s\n", t->median_ms, t->min_ms,
+         1e3 * (double)r->set->batch / t->median_ms, gflops(flops, t->median_ms));
+  if (r->set->train)
+    printf("forward %.3f ms  backward %.3f ms  step %.3f ms\n", t->forward_ms, t->backward_ms, t->step_ms);
+  print_nodes(r);
+}
+
+static json_t *nodes_json(const report *r) {
+  const double total = total_node_ms(r->t) + r->t->step_ms;
+  json_t *list = json_array();
+  for (int k = 0; k < r->t->nodes; k++) {
+    const node_time *n = &r->t->node[k];
+    json_t *o = json_pack("{s:s s:s s:s s:s s:s s:s s:f s:f s:f}", "name", n->node.name, "type", n->node.type, "kernel",
+                          n->node.kernel ? n->node.kernel : "", "isa", n->node.isa ? n->node.isa : "", "algorithm",
+                          n->node.algorithm ? n->node.algorithm : "", "fused", n->node.fused ? n->node.fused : "", "ms",
+                          n->forward_ms, "gflops", gflops(n->node.flops, n->forward_ms), "share",
+                          (n->forward_ms + n->backward_ms) / total);
+    if (o && r->set->train) {
+      json_object_set_new(o, "backward_ms", json_real(n->backward_ms));
+      json_object_set_new(o, "backward_gflops", json_real(gflops(n->node.backward_flops, n->backward_ms)));
+    }
+    json_array_append_new(list, o);
+  }
+  return list;
+}
+
+static int print_report_json(const report *r) {
+  const timing *t = r->t;
+  const double flops = r->info->flops + (r->set->train ? r->info->backward_flops : 0);
+  json_t *o = json_pack("{s:s s:s s:I s:s s:i s:I s:f s:f s:f s:f s:f s:I s:I s:o}", "model", r->m->name, "mode",
+                        r->set->train ? "train" : "infer", "batch", (json_int_t)r->set->batch, "isa", r->s->info.isa,
+                        "threads", r->s->info.threads, "runs", (json_int_t)t->runs, "median_ms", t->median_ms, "min_ms",
+                        t->min_ms, "images_per_second", 1e3 * (double)r->set->batch / t->median_ms, "gflops",
+                        gflops(flops, t->median_ms), "flops", flops, "arena_bytes", (json_int_t)r->info->arena,
+                        "unplanned_bytes", (json_int_t)r->info->unplanned, "nodes", nodes_json(r));
+  if (o && r->set->train) {
+    json_object_set_new(o, "forward_ms", json_real(t->forward_ms));
+    json_object_set_new(o, "backward_ms", json_real(t->backward_ms));
+    json_object_set_new(o, "step_ms", json_real(t->step_ms));
+  }
+  return print_json(o);
+}
+
+static int run_command(const command *self, int argc, char **argv) {
+  time_settings set = {.plan.batch = 1};
+  parsed line;
+  session s = {0};
+  model m = {0};
+  lamina_plan *plan = NULL;
+  lamina_plan_info info;
+  timing t = {0};
+  int status = options_parse(self, argc, argv, &set, &line);
+  if (status != OPTIONS_RUN) return status;
+  memset(&info, 0, sizeof info);
+  status = session_open(&s, self, &set.common);
+  if (!status) status = model_open(&m, &s, line.argument[0]);
+  if (!status) status = model_plan(&m, &s, &set.plan, &plan, &info);
+  if (!status) status = timing_measure(&t, &s, &m, plan, &set.plan, set.runs);
+  if (!status) {
+    const report r = {&s, &m, &set.plan, &info, &t};
+    if (set.common.json) status = print_report_json(&r);
+    else print_report(&r);
+  }
+  timing_release(&t);
+  lamina_plan_destroy(plan);
+  model_close(&m);
+  session_close(&s);
+  return status;
+}
+
+const command command_time = {
+    .name = "time",
+    .arguments = "MODEL",
+    .min_arguments = 1,
+    .max_arguments = 1,
+    .summary = "how long a run takes, and which node takes how much of it",
+    .text = "Runs MODEL on random inputs with random weights: warm-up, about two seconds of runs, then runs with timed nodes.\n"
+            "GFLOP/s counts a multiply and an add as two. Compare figures of one machine and one moment only.",
+    .examples = "  lamina time resnet50 --batch 1 --threads 1\n  lamina time resnet50 --train --batch 8\n"
+                "  lamina time mynet --batch 64 --isa avx2 --json",
+    .options = options,
+    .run = run_command};
