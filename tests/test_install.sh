@@ -1,0 +1,55 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# An installed Lamina is found by pkg-config alone: a C program trains, a C++ program links, and so does a layer that is
+# compiled against plugin.h with nothing to link.
+# Usage: test_install.sh SOURCE_ROOT BUILD_ROOT
+set -eu
+source=$1 build=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# A build of its own would be slow: the one at hand is installed below a folder, and pkg-config is told of that folder.
+DESTDIR=$work/root meson install -C "$build" --no-rebuild --quiet
+pc=$(find "$work/root" -name lamina.pc)
+[ -n "$pc" ] || { echo "lamina.pc was not installed"; exit 1; }
+export PKG_CONFIG_PATH="$(dirname "$pc")" PKG_CONFIG_SYSROOT_DIR="$work/root"
+library=$(dirname "$(find "$work/root" -name 'liblamina.so' -o -name 'liblamina.so.?' | head -1)")
+export LD_LIBRARY_PATH="$library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+for file in include/lamina/lamina.h include/lamina/plugin.h include/lamina/version.h share/lamina/models/mynet.json \
+  bin/lamina; do
+  [ -e "$work/root$(pkg-config --variable=prefix lamina)/$file" ] || [ -n "$(find "$work/root" -path "*/$file")" ] ||
+    { echo "$file was not installed"; exit 1; }
+done
+
+cd "$work"
+wanted=$(sed -n 's/^#define LAMINA_VERSION "\(.*\)"/\1/p' "$source/include/lamina/version.h")
+[ "$(pkg-config --modversion lamina)" = "$wanted" ] || { echo "lamina.pc names another version"; exit 1; }
+
+# shellcheck disable=SC2046 # words
+gcc -std=c11 -Wall -Wextra -Wpedantic -Werror "$source/examples/train.c" -o train $(pkg-config --cflags --libs lamina)
+./train | tee train.out
+accuracy=$(sed -n 's/^accuracy on .*: //p' train.out)
+awk -v a="${accuracy:-0}" 'BEGIN { exit !(a > 0.9 && a <= 1) }' || { echo "the example's accuracy is '$accuracy'"; exit 1; }
+[ "$(wc -l <"$source/examples/train.c")" -lt 80 ] || { echo "examples/train.c has 80 lines or more"; exit 1; }
+
+cat >version.cc <<'END'
+#include <lamina/lamina.h>
+#include <cstring>
+int main() {
+  lamina_context *context = nullptr;
+  if (lamina_context_create(nullptr, &context) != LAMINA_OK) return 1;
+  lamina_context_destroy(context);
+  return std::strcmp(lamina_version(), LAMINA_VERSION) ? 2 : 0;
+}
+END
+if command -v g++ >/dev/null 2>&1; then
+  # shellcheck disable=SC2046 # words
+  g++ -Wall -Wextra -Werror version.cc -o version $(pkg-config --cflags --libs lamina)
+  ./version
+else
+  echo "no g++: the C++ program was not built"
+fi
+
+# The installed command finds the models that were installed with it, in any folder.
+"$(find "$work/root" -path '*/bin/lamina')" layers >/dev/null
+echo "installed, linked and run"
