@@ -5,8 +5,7 @@
 #include <string.h>
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-static void relax(void) { _mm_pause(); }
+static void relax(void) { __builtin_ia32_pause(); }
 #elif defined(__aarch64__)
 static void relax(void) { __asm__ volatile("yield"); }
 #else
