@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Two files: F holds the weights alone, for use here or in PyTorch; F.train holds weights, the optimizer's state and, as
-   metadata, the settings and the position. Reals are written as hexadecimal, so that nothing is rounded. */
+/* Two files: F holds the weights alone, for use here or in PyTorch; F.train holds weights, the optimizer's state and,
+   as metadata, the settings and the position. Reals are written as hexadecimal, so that nothing is rounded. */
+#include "train.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "train.h"
 
 #define FORMAT_KEY "lamina.training"
 #define FORMAT_VERSION "1"
@@ -22,7 +22,8 @@ typedef struct field {
   size_t offset, size; /* in struct run */
 } field;
 
-#define FIELD(key, type, member) {"lamina." key, type, offsetof(run, member), sizeof((run *)0)->member}
+#define FIELD(key, type, member)                                                                                       \
+  { "lamina." key, type, offsetof(run, member), sizeof((run *)0)->member }
 
 static const field fields[] = {
     FIELD("model", FIELD_TEXT, model),
@@ -77,10 +78,18 @@ int checkpoint_fingerprint(const training *t, char *text, size_t size) {
 static void field_text(const run *r, const field *f, char *text, size_t size) {
   const void *at = (const char *)r + f->offset;
   switch (f->type) {
-  case FIELD_TEXT: snprintf(text, size, "%s", (const char *)at); break;
-  case FIELD_INT: snprintf(text, size, "%lld", (long long)*(const int64_t *)at); break;
-  case FIELD_SEED: snprintf(text, size, "%llu", (unsigned long long)*(const uint64_t *)at); break;
-  case FIELD_REAL: snprintf(text, size, "%a", *(const double *)at); break;
+  case FIELD_TEXT:
+    snprintf(text, size, "%s", (const char *)at);
+    break;
+  case FIELD_INT:
+    snprintf(text, size, "%lld", (long long)*(const int64_t *)at);
+    break;
+  case FIELD_SEED:
+    snprintf(text, size, "%llu", (unsigned long long)*(const uint64_t *)at);
+    break;
+  case FIELD_REAL:
+    snprintf(text, size, "%a", *(const double *)at);
+    break;
   }
 }
 
@@ -96,7 +105,7 @@ static char *list_text(const double *values, int64_t count) {
 
 static int write_training(training *t) {
   char file[sizeof t->save + 8];
-  char (*text)[4096] = allocate(FIELD_COUNT, sizeof *text);
+  char(*text)[4096] = allocate(FIELD_COUNT, sizeof *text);
   char *losses = list_text(t->run.losses, t->run.epoch), *accuracies = list_text(t->run.accuracies, t->run.epoch);
   lamina_metadata metadata[FIELDS_MAX] = {{FORMAT_KEY, FORMAT_VERSION}};
   int count = 1, status = EXIT_OK;
@@ -124,8 +133,11 @@ static int write_weights(training *t) {
   char epoch[32], accuracy[32] = "";
   snprintf(epoch, sizeof epoch, "%lld", (long long)t->run.epoch);
   if (t->run.epoch) snprintf(accuracy, sizeof accuracy, "%.6f", t->run.accuracies[t->run.epoch - 1]);
-  const lamina_metadata metadata[] = {{"format", "pt"}, {"lamina.model", t->run.model}, {"lamina.epochs_done", epoch},
-                                      {"lamina.test_accuracy", accuracy}, {NULL, NULL}};
+  const lamina_metadata metadata[] = {{"format", "pt"},
+                                      {"lamina.model", t->run.model},
+                                      {"lamina.epochs_done", epoch},
+                                      {"lamina.test_accuracy", accuracy},
+                                      {NULL, NULL}};
   if (lamina_graph_save_weights(t->model.graph, t->save, 0, metadata))
     return fail_library(&t->s, "cannot save the weights");
   return EXIT_OK;
@@ -159,10 +171,17 @@ static bool parse_field(run *r, const field *f, const char *text) {
   char *end = NULL;
   errno = 0;
   switch (f->type) {
-  case FIELD_TEXT: return snprintf(at, f->size, "%s", text) < (int)f->size;
-  case FIELD_INT: *(int64_t *)at = strtoll(text, &end, 10); break;
-  case FIELD_SEED: *(uint64_t *)at = strtoull(text, &end, 10); break;
-  case FIELD_REAL: *(double *)at = strtod(text, &end); break;
+  case FIELD_TEXT:
+    return snprintf(at, f->size, "%s", text) < (int)f->size;
+  case FIELD_INT:
+    *(int64_t *)at = strtoll(text, &end, 10);
+    break;
+  case FIELD_SEED:
+    *(uint64_t *)at = strtoull(text, &end, 10);
+    break;
+  case FIELD_REAL:
+    *(double *)at = strtod(text, &end);
+    break;
   }
   return end != text && !*end && !errno && (f->type != FIELD_REAL || isfinite(*(double *)at));
 }

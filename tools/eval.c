@@ -46,8 +46,10 @@ static void print_confusion(const evaluation *e, FILE *out) {
       total += n;
       fprintf(out, "%7lld", (long long)n);
     }
-    if (total) fprintf(out, "   %.4f\n", (double)e->confusion[label * e->classes + label] / (double)total);
-    else fprintf(out, "        -\n");
+    if (total)
+      fprintf(out, "   %.4f\n", (double)e->confusion[label * e->classes + label] / (double)total);
+    else
+      fprintf(out, "        -\n");
   }
 }
 
@@ -59,10 +61,10 @@ static int print_result(const session *s, const model *m, const data *d, const e
     print_confusion(e, s->human);
     return EXIT_OK;
   }
-  return print_json(json_pack("{s:s s:s s:o s:o s:I s:f s:f s:s s:i s:o}", "model", m->name, "data", d->info.description,
-                              "test_accuracy", json_number(e->accuracy), "test_loss", json_number(e->loss), "images",
-                              (json_int_t)e->samples, "seconds", seconds, "images_per_second", rate, "isa", s->info.isa,
-                              "threads", s->info.threads, "confusion", confusion_json(e)));
+  return print_json(json_pack(
+      "{s:s s:s s:o s:o s:I s:f s:f s:s s:i s:o}", "model", m->name, "data", d->info.description, "test_accuracy",
+      json_number(e->accuracy), "test_loss", json_number(e->loss), "images", (json_int_t)e->samples, "seconds", seconds,
+      "images_per_second", rate, "isa", s->info.isa, "threads", s->info.threads, "confusion", confusion_json(e)));
 }
 
 static int eval_model(session *s, const eval_settings *set, model *m, data *d, predictor *p) {
@@ -105,15 +107,14 @@ static int run_command(const command *self, int argc, char **argv) {
   return status;
 }
 
-const command command_eval = {
-    .name = "eval",
-    .arguments = "MODEL",
-    .min_arguments = 1,
-    .max_arguments = 1,
-    .summary = "accuracy, loss and confusion matrix of a trained network on test images",
-    .text = "Runs MODEL with trained weights on all test images.",
-    .examples = "  lamina train lenet5 --save digits.safetensors\n"
-                "  lamina eval lenet5 --weights digits.safetensors\n"
-                "  lamina eval mynet --weights w.safetensors --data mnist --json",
-    .options = options,
-    .run = run_command};
+const command command_eval = {.name = "eval",
+                              .arguments = "MODEL",
+                              .min_arguments = 1,
+                              .max_arguments = 1,
+                              .summary = "accuracy, loss and confusion matrix of a trained network on test images",
+                              .text = "Runs MODEL with trained weights on all test images.",
+                              .examples = "  lamina train lenet5 --save digits.safetensors\n"
+                                          "  lamina eval lenet5 --weights digits.safetensors\n"
+                                          "  lamina eval mynet --weights w.safetensors --data mnist --json",
+                              .options = options,
+                              .run = run_command};

@@ -9,8 +9,9 @@ static int check_fit(const data *d, const model *m, const char *where) {
   const lamina_dataset_info *i = &d->info;
   if (i->height != dim[1] || i->width != dim[2] || (i->channels != dim[3] && i->channels != 1))
     return fail("%s: images of %lldx%lldx%lld do not fit %s, whose input '%s' is %lldx%lldx%lld (height, width, "
-                "channels)", where, (long long)i->height, (long long)i->width, (long long)i->channels, m->name,
-                m->input, (long long)dim[1], (long long)dim[2], (long long)dim[3]);
+                "channels)",
+                where, (long long)i->height, (long long)i->width, (long long)i->channels, m->name, m->input,
+                (long long)dim[1], (long long)dim[2], (long long)dim[3]);
   if (i->classes > m->out.dim[1])
     return fail("%s: the largest label is %d, but %s has %lld classes (0 to %lld)", where, i->classes - 1, m->name,
                 (long long)m->out.dim[1], (long long)m->out.dim[1] - 1);

@@ -9,15 +9,15 @@ typedef struct explain_settings {
   plan_settings plan;
 } explain_settings;
 
-static const option options[] = {
-    {"batch", "N", OPTION_INT, offsetof(explain_settings, plan.batch), 1, 1 << 24, NULL, "samples in a run (default 1)"},
-    {"train", NULL, OPTION_FLAG, offsetof(explain_settings, plan.train), 0, 0, NULL,
-     "plan for training with softmax cross-entropy"},
-    {"strict", NULL, OPTION_FLAG, offsetof(explain_settings, plan.strict), 0, 0, NULL,
-     "generic code where the ISA is better is an error"},
-    {"no-fusion", NULL, OPTION_FLAG, offsetof(explain_settings, plan.no_fusion), 0, 0, NULL,
-     "keep every node as it is written"},
-    {NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
+static const option options[] = {{"batch", "N", OPTION_INT, offsetof(explain_settings, plan.batch), 1, 1 << 24, NULL,
+                                  "samples in a run (default 1)"},
+                                 {"train", NULL, OPTION_FLAG, offsetof(explain_settings, plan.train), 0, 0, NULL,
+                                  "plan for training with softmax cross-entropy"},
+                                 {"strict", NULL, OPTION_FLAG, offsetof(explain_settings, plan.strict), 0, 0, NULL,
+                                  "generic code where the ISA is better is an error"},
+                                 {"no-fusion", NULL, OPTION_FLAG, offsetof(explain_settings, plan.no_fusion), 0, 0,
+                                  NULL, "keep every node as it is written"},
+                                 {NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
 
 static void write_text(void *user, const char *text) {
   (void)user;
@@ -32,10 +32,10 @@ static json_t *shape_json(const lamina_tensor *tensor) {
 
 static json_t *node_json(const lamina_node_info *n) {
   return json_pack("{s:s s:s s:s s:s s:s s:s s:s s:o s:f s:f s:f s:f}", "name", n->name, "type", n->type, "kernel",
-                   n->kernel ? n->kernel : "", "isa", n->isa ? n->isa : "", "algorithm", n->algorithm ? n->algorithm : "",
-                   "fused", n->fused ? n->fused : "", "rejected", n->rejected ? n->rejected : "", "shape",
-                   shape_json(&n->output), "flops", n->flops, "bytes", n->bytes, "backward_flops", n->backward_flops,
-                   "backward_bytes", n->backward_bytes);
+                   n->kernel ? n->kernel : "", "isa", n->isa ? n->isa : "", "algorithm",
+                   n->algorithm ? n->algorithm : "", "fused", n->fused ? n->fused : "", "rejected",
+                   n->rejected ? n->rejected : "", "shape", shape_json(&n->output), "flops", n->flops, "bytes",
+                   n->bytes, "backward_flops", n->backward_flops, "backward_bytes", n->backward_bytes);
 }
 
 static int explain_json(const session *s, const model *m, const plan_settings *set, const lamina_plan *plan,
@@ -70,22 +70,25 @@ static int run_command(const command *self, int argc, char **argv) {
   status = session_open(&s, self, &set.common);
   if (!status) status = model_open(&m, &s, line.argument[0]);
   if (!status) status = model_plan(&m, &s, &set.plan, &plan, &info);
-  if (!status && set.common.json) status = explain_json(&s, &m, &set.plan, plan, &info);
-  else if (!status && lamina_plan_explain(plan, write_text, NULL)) status = fail_library(&s, "cannot explain %s", m.name);
+  if (!status && set.common.json)
+    status = explain_json(&s, &m, &set.plan, plan, &info);
+  else if (!status && lamina_plan_explain(plan, write_text, NULL))
+    status = fail_library(&s, "cannot explain %s", m.name);
   lamina_plan_destroy(plan);
   model_close(&m);
   session_close(&s);
   return status;
 }
 
-const command command_explain = {
-    .name = "explain",
-    .arguments = "MODEL",
-    .min_arguments = 1,
-    .max_arguments = 1,
-    .summary = "which kernel runs each node, why no other, what it costs, what was fused",
-    .text = "Prints the plan of MODEL: node by node its kernel, why others were rejected, FLOPs and bytes, fusions; then memory.",
-    .examples = "  lamina explain mynet\n  lamina explain resnet50 --batch 8 --train --isa avx2\n"
-                "  lamina explain resnet50 --strict          fails if a node runs generic code",
-    .options = options,
-    .run = run_command};
+const command command_explain = {.name = "explain",
+                                 .arguments = "MODEL",
+                                 .min_arguments = 1,
+                                 .max_arguments = 1,
+                                 .summary = "which kernel runs each node, why no other, what it costs, what was fused",
+                                 .text = "Prints the plan of MODEL: node by node its kernel, why others were rejected, "
+                                         "FLOPs and bytes, fusions; then memory.",
+                                 .examples =
+                                     "  lamina explain mynet\n  lamina explain resnet50 --batch 8 --train --isa avx2\n"
+                                     "  lamina explain resnet50 --strict          fails if a node runs generic code",
+                                 .options = options,
+                                 .run = run_command};

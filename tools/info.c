@@ -14,8 +14,8 @@ static int print_info_json(const session *s) {
     json_array_append_new(isas, json_stringn(word, length));
     word += length + strspn(word + length, " ");
   }
-  return print_json(json_pack("{s:s s:s s:s s:o s:i s:i s:i s:I s:I s:I}", "version", lamina_version(), "cpu", i->cpu, "isa",
-                              i->isa, "isas", isas, "threads", i->threads, "cores", i->cores, "layers",
+  return print_json(json_pack("{s:s s:s s:s s:o s:i s:i s:i s:I s:I s:I}", "version", lamina_version(), "cpu", i->cpu,
+                              "isa", i->isa, "isas", isas, "threads", i->threads, "cores", i->cores, "layers",
                               lamina_layer_count(s->context), "l1_bytes", (json_int_t)i->l1, "l2_bytes",
                               (json_int_t)i->l2, "l3_bytes", (json_int_t)i->l3));
 }
@@ -39,8 +39,10 @@ static int run_command(const command *self, int argc, char **argv) {
   int status = options_parse(self, argc, argv, &set, &line);
   if (status != OPTIONS_RUN) return status;
   status = session_open(&s, self, &set);
-  if (!status && set.json) status = print_info_json(&s);
-  else if (!status) print_info(&s);
+  if (!status && set.json)
+    status = print_info_json(&s);
+  else if (!status)
+    print_info(&s);
   session_close(&s);
   return status;
 }

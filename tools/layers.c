@@ -9,31 +9,44 @@ static const option options[] = {{NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}}
 
 static const char *attr_type_name(const lamina_attr *a) {
   switch (a->type) {
-  case LAMINA_ATTR_INT: return "integer";
-  case LAMINA_ATTR_INTS: return "integers";
-  case LAMINA_ATTR_FLOAT: return "number";
-  case LAMINA_ATTR_BOOL: return "boolean";
-  case LAMINA_ATTR_STRING: return "text";
+  case LAMINA_ATTR_INT:
+    return "integer";
+  case LAMINA_ATTR_INTS:
+    return "integers";
+  case LAMINA_ATTR_FLOAT:
+    return "number";
+  case LAMINA_ATTR_BOOL:
+    return "boolean";
+  case LAMINA_ATTR_STRING:
+    return "text";
   }
   return "unknown";
 }
 
 static const char *port_kind_name(const lamina_port *p) {
   switch (p->kind) {
-  case LAMINA_PORT_INPUT: return "input";
-  case LAMINA_PORT_OUTPUT: return "output";
-  case LAMINA_PORT_PARAMETER: return "parameter";
-  case LAMINA_PORT_STATE: return "state";
+  case LAMINA_PORT_INPUT:
+    return "input";
+  case LAMINA_PORT_OUTPUT:
+    return "output";
+  case LAMINA_PORT_PARAMETER:
+    return "parameter";
+  case LAMINA_PORT_STATE:
+    return "state";
   }
   return "unknown";
 }
 
 static const char *dtype_name(lamina_dtype dtype) {
   switch (dtype) {
-  case LAMINA_I32: return "i32";
-  case LAMINA_I64: return "i64";
-  case LAMINA_U8: return "u8";
-  case LAMINA_F32: return "f32";
+  case LAMINA_I32:
+    return "i32";
+  case LAMINA_I64:
+    return "i64";
+  case LAMINA_U8:
+    return "u8";
+  case LAMINA_F32:
+    return "f32";
   }
   return "f32"; /* 0 is declared to mean f32 */
 }
@@ -43,9 +56,12 @@ static bool bounded(const lamina_attr *a) { return a->min != 0 || a->max != 0; }
 /* "1 to 1e+06", "a|b", or "". */
 static const char *range_text(const lamina_attr *a, char *buffer, size_t size) {
   *buffer = 0;
-  if (a->choices) snprintf(buffer, size, "%s", a->choices);
-  else if (bounded(a) && a->max >= 1e9) snprintf(buffer, size, "%.10g or more", a->min);
-  else if (bounded(a)) snprintf(buffer, size, "%.10g to %.10g", a->min, a->max);
+  if (a->choices)
+    snprintf(buffer, size, "%s", a->choices);
+  else if (bounded(a) && a->max >= 1e9)
+    snprintf(buffer, size, "%.10g or more", a->min);
+  else if (bounded(a))
+    snprintf(buffer, size, "%.10g to %.10g", a->min, a->max);
   return buffer;
 }
 
@@ -61,8 +77,10 @@ static void print_attributes(const lamina_layer *layer) {
   for (const lamina_attr *const *p = layer->attrs; *p; p++) {
     const lamina_attr *a = *p;
     char type[32];
-    if (a->type == LAMINA_ATTR_INTS && a->count) snprintf(type, sizeof type, "%d integers", a->count);
-    else snprintf(type, sizeof type, "%s%s", attr_type_name(a), a->allow_none ? "|none" : "");
+    if (a->type == LAMINA_ATTR_INTS && a->count)
+      snprintf(type, sizeof type, "%d integers", a->count);
+    else
+      snprintf(type, sizeof type, "%s%s", attr_type_name(a), a->allow_none ? "|none" : "");
     printf("  %-20s %-10s %-12s %-16s %s\n", a->name, type, a->def ? a->def : "(required)",
            range_text(a, range, sizeof range), a->doc ? a->doc : "");
   }
@@ -89,14 +107,17 @@ static void print_kernels(const lamina_layer *layer) {
 /* A value that a reader may start from: the default, the first choice, the least in range. */
 static json_t *example_value(const lamina_attr *a) {
   switch (a->type) {
-  case LAMINA_ATTR_INT: return json_integer(bounded(a) && a->min > 16 ? (json_int_t)a->min : 16);
+  case LAMINA_ATTR_INT:
+    return json_integer(bounded(a) && a->min > 16 ? (json_int_t)a->min : 16);
   case LAMINA_ATTR_INTS: {
     json_t *list = json_array();
     for (int i = 0; i < (a->count ? a->count : 1); i++) json_array_append_new(list, json_integer(3));
     return list;
   }
-  case LAMINA_ATTR_FLOAT: return json_real(bounded(a) ? a->min : 1.0);
-  case LAMINA_ATTR_BOOL: return json_true();
+  case LAMINA_ATTR_FLOAT:
+    return json_real(bounded(a) ? a->min : 1.0);
+  case LAMINA_ATTR_BOOL:
+    return json_true();
   case LAMINA_ATTR_STRING:
     return a->choices ? json_stringn(a->choices, strcspn(a->choices, "|")) : json_string("...");
   }
@@ -141,11 +162,11 @@ static json_t *attributes_json(const lamina_layer *layer) {
   json_t *list = json_array();
   for (const lamina_attr *const *p = layer->attrs; p && *p; p++) {
     const lamina_attr *a = *p;
-    json_array_append_new(
-        list, json_pack("{s:s s:s s:o s:o s:o s:o s:o}", "name", a->name, "type", attr_type_name(a), "default",
-                        text_or_null(a->def), "min", bounded(a) ? json_number(a->min) : json_null(), "max",
-                        bounded(a) ? json_number(a->max) : json_null(), "choices", text_or_null(a->choices), "doc",
-                        text_or_null(a->doc)));
+    json_array_append_new(list, json_pack("{s:s s:s s:o s:o s:o s:o s:o}", "name", a->name, "type", attr_type_name(a),
+                                          "default", text_or_null(a->def), "min",
+                                          bounded(a) ? json_number(a->min) : json_null(), "max",
+                                          bounded(a) ? json_number(a->max) : json_null(), "choices",
+                                          text_or_null(a->choices), "doc", text_or_null(a->doc)));
   }
   return list;
 }
@@ -163,8 +184,8 @@ static json_t *ports_json(const lamina_layer *layer) {
 static json_t *kernels_json(const lamina_layer *layer) {
   json_t *list = json_array();
   for (const lamina_kernel *const *p = layer->kernels; p && *p; p++)
-    json_array_append_new(list, json_pack("{s:s s:o s:b}", "name", (*p)->name, "isa", text_or_null((*p)->isa), "backward",
-                                          (*p)->backward != NULL));
+    json_array_append_new(list, json_pack("{s:s s:o s:b}", "name", (*p)->name, "isa", text_or_null((*p)->isa),
+                                          "backward", (*p)->backward != NULL));
   return list;
 }
 
@@ -183,8 +204,8 @@ static void print_table(const session *s) {
     const char *provider = "";
     lamina_layer_find(s->context, layer->name, &provider);
     const bool built_in = !strcmp(provider, "built-in");
-    printf("%-24s %s%s%s%s\n", layer->name, layer->doc ? layer->doc : "", built_in ? "" : " [", built_in ? "" : provider,
-           built_in ? "" : "]");
+    printf("%-24s %s%s%s%s\n", layer->name, layer->doc ? layer->doc : "", built_in ? "" : " [",
+           built_in ? "" : provider, built_in ? "" : "]");
   }
   printf("\n'lamina layers NAME' shows a layer's attributes, ports and kernels\n");
 }
@@ -244,7 +265,8 @@ const command command_layers = {
     .arguments = "[NAME]",
     .max_arguments = 1,
     .summary = "the layers a model can be built from, or all about one",
-    .text = "Lists every layer with what it does. With NAME: its attributes, ports, parameters and kernels, and an entry for\n"
+    .text = "Lists every layer with what it does. With NAME: its attributes, ports, parameters and kernels, and an "
+            "entry for\n"
             "a model file.",
     .examples = "  lamina layers\n  lamina layers conv2d\n  lamina layers swish --plugin ./swish.so",
     .options = options,

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The `lamina` command. Exit status: 0 good, 1 an error, 2 wrong usage, 128 + signal when training was interrupted. */
+#include "commands.h"
+#include "session.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-
-#include "commands.h"
-#include "session.h"
 
 static const command *const commands[] = {&command_info, &command_layers, &command_train,  &command_eval,
                                           &command_run,  &command_time,   &command_explain};
@@ -38,8 +38,10 @@ static int unknown_command(const char *name) {
   for (int i = 0; i < COMMAND_COUNT; i++) names[i] = commands[i]->name;
   const char *near = nearest_name(name, names, COMMAND_COUNT);
   fail("there is no command '%s'", name);
-  if (near) hint("did you mean 'lamina %s'?", near);
-  else hint("'lamina help' lists the commands");
+  if (near)
+    hint("did you mean 'lamina %s'?", near);
+  else
+    hint("'lamina help' lists the commands");
   return EXIT_USAGE;
 }
 

@@ -75,8 +75,10 @@ static int report_missing(const char *name, const folders *f) {
     used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", names[i]);
   const char *near = nearest_name(name, (const char *const *)names, count);
   if (near) hint("did you mean '%s'?", near);
-  if (count) hint("the models there are %s", list);
-  else hint("set LAMINA_MODEL_PATH to a folder with models");
+  if (count)
+    hint("the models there are %s", list);
+  else
+    hint("set LAMINA_MODEL_PATH to a folder with models");
   hint("a path with a slash or ending in .json is taken as it is");
   free_names(names, count);
   return EXIT_ERROR;
@@ -192,9 +194,12 @@ int model_add_loss(model *m, const session *s) {
 }
 
 int model_plan(model *m, const session *s, const plan_settings *set, lamina_plan **plan, lamina_plan_info *info) {
-  const lamina_plan_options options = {.size = sizeof options, .mode = set->train ? LAMINA_TRAIN : LAMINA_INFER,
-                                       .batch = set->batch, .outputs = set->train ? "loss" : NULL,
-                                       .strict = set->strict, .no_fusion = set->no_fusion};
+  const lamina_plan_options options = {.size = sizeof options,
+                                       .mode = set->train ? LAMINA_TRAIN : LAMINA_INFER,
+                                       .batch = set->batch,
+                                       .outputs = set->train ? "loss" : NULL,
+                                       .strict = set->strict,
+                                       .no_fusion = set->no_fusion};
   char shape[96];
   if (set->train && model_check_single(m)) return EXIT_ERROR;
   if (set->train && m->out.rank != 2)
@@ -213,6 +218,7 @@ int model_load_weights(model *m, const session *s, const char *path) {
   fail_library(s, "cannot use these weights for %s", m->name);
   if (!lamina_weights_metadata(s->context, path, "lamina.training", format, sizeof format))
     hint("%s is a training checkpoint; the weights alone are in the file without .train", path);
-  else hint("'lamina train %s --save %s' writes weights for this model", m->name, path);
+  else
+    hint("'lamina train %s --save %s' writes weights for this model", m->name, path);
   return EXIT_ERROR;
 }

@@ -8,8 +8,8 @@
 typedef struct model {
   lamina_graph *graph;
   char path[4096];
-  char name[128];     /* the file's name without .json */
-  const char *input;  /* names of its one input and one output; NULL if there are several */
+  char name[128];    /* the file's name without .json */
+  const char *input; /* names of its one input and one output; NULL if there are several */
   const char *output;
   lamina_tensor in, out; /* shapes for one sample, dim[0] = 1 */
   int64_t parameters;    /* trainable numbers */

@@ -149,11 +149,17 @@ static int set_choice(const command *of, const option *o, const char *text, cons
 static int set_option(const command *of, const option *o, const char *text, void *settings) {
   void *field = (char *)settings + o->offset;
   switch (o->type) {
-  case OPTION_FLAG: *(int *)field = 1; return OPTIONS_RUN;
-  case OPTION_INT: return set_int(of, o, text, field);
-  case OPTION_SEED: return set_seed(of, o, text, field);
-  case OPTION_REAL: return set_real(of, o, text, field);
-  case OPTION_CHOICE: return set_choice(of, o, text, field);
+  case OPTION_FLAG:
+    *(int *)field = 1;
+    return OPTIONS_RUN;
+  case OPTION_INT:
+    return set_int(of, o, text, field);
+  case OPTION_SEED:
+    return set_seed(of, o, text, field);
+  case OPTION_REAL:
+    return set_real(of, o, text, field);
+  case OPTION_CHOICE:
+    return set_choice(of, o, text, field);
   case OPTION_TEXT:
     if (!*text) return usage_error(of, "--%s must not be empty", o->name);
     *(const char **)field = text;

@@ -49,9 +49,9 @@ struct command {
   const char *name;
   const char *arguments; /* "MODEL", "[NAME]", or "" */
   int min_arguments, max_arguments;
-  const char *summary;  /* one line for `lamina help` */
-  const char *text;     /* what `--help` says above the options */
-  const char *examples; /* and below them */
+  const char *summary;   /* one line for `lamina help` */
+  const char *text;      /* what `--help` says above the options */
+  const char *examples;  /* and below them */
   const option *options; /* ended by a NULL name */
   int (*run)(const command *self, int argc, char **argv);
 };
@@ -69,8 +69,8 @@ typedef struct parsed {
 /* What options_parse returns beside exit statuses. */
 enum { OPTIONS_RUN = -1 };
 
-/* Fills `settings` (defaults are in it already) from argv. Returns OPTIONS_RUN, or the status to exit with: after --help,
-   or after a message about wrong usage. */
+/* Fills `settings` (defaults are in it already) from argv. Returns OPTIONS_RUN, or the status to exit with: after
+   --help, or after a message about wrong usage. */
 int options_parse(const command *of, int argc, char **argv, void *settings, parsed *result);
 bool option_given(const parsed *result, const char *name);
 void options_print_help(const command *of);

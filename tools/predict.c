@@ -12,8 +12,8 @@ int64_t predict_batch(const model *m, int64_t samples) {
 }
 
 static int create(const predictor *p, int64_t batch, lamina_plan **plan, lamina_exec **exec) {
-  const lamina_plan_options options = {.size = sizeof options, .mode = LAMINA_INFER, .batch = batch,
-                                       .outputs = p->m->output};
+  const lamina_plan_options options = {
+      .size = sizeof options, .mode = LAMINA_INFER, .batch = batch, .outputs = p->m->output};
   if (lamina_plan_create(p->m->graph, &options, plan) || lamina_exec_create(*plan, exec))
     return fail_library(p->s, "cannot prepare %s for batches of %lld", p->m->name, (long long)batch);
   return EXIT_OK;

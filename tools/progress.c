@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "progress.h"
 
+#include "session.h"
+
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
-
-#include "session.h"
 
 void progress_start(progress *p, FILE *stream) {
   const char *terminal = getenv("TERM");
@@ -45,7 +45,9 @@ void progress_clear(progress *p) {
 
 const char *duration_text(double seconds, char *buffer, size_t size) {
   const long s = seconds < 0 || seconds > 1e8 ? 0 : (long)(seconds + 0.5);
-  if (s >= 3600) snprintf(buffer, size, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-  else snprintf(buffer, size, "%ld:%02ld", s / 60, s % 60);
+  if (s >= 3600)
+    snprintf(buffer, size, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+  else
+    snprintf(buffer, size, "%ld:%02ld", s / 60, s % 60);
   return buffer;
 }

@@ -27,7 +27,7 @@ typedef struct work {
   model model;
   lamina_tensor array; /* as it was read */
   int64_t samples;
-  bool spread;         /* one channel in the file is repeated for the model's */
+  bool spread; /* one channel in the file is repeated for the model's */
   predictor predictor;
   float *batch;
   lamina_tensor result; /* all samples; owned */
@@ -115,11 +115,15 @@ static int print_sample(const work *w, int64_t sample, float *values, int64_t cl
     float value;
     const int64_t class = take_top(values, classes, &value);
     if (class < 0) break;
-    if (list) json_array_append_new(top, json_pack("{s:I s:o}", "class", (json_int_t)class, "value", json_number(value)));
-    else printf("  class %lld %.6g", (long long)class, (double)value);
+    if (list)
+      json_array_append_new(top, json_pack("{s:I s:o}", "class", (json_int_t) class, "value", json_number(value)));
+    else
+      printf("  class %lld %.6g", (long long)class, (double)value);
   }
-  if (!list) putchar('\n');
-  else json_array_append_new(list, json_pack("{s:I s:o}", "sample", (json_int_t)sample, "top", top));
+  if (!list)
+    putchar('\n');
+  else
+    json_array_append_new(list, json_pack("{s:I s:o}", "sample", (json_int_t)sample, "top", top));
   return EXIT_OK;
 }
 
@@ -155,8 +159,8 @@ static int print_classes(const work *w) {
 static int print_result(const work *w) {
   if (w->model.out.rank == 2) return print_classes(w);
   print_summary(w);
-  return w->s.common->json ? print_json(json_pack("{s:s s:s s:I}", "model", w->model.name, "isa", w->s.info.isa, "samples",
-                                                  (json_int_t)w->samples))
+  return w->s.common->json ? print_json(json_pack("{s:s s:s s:I}", "model", w->model.name, "isa", w->s.info.isa,
+                                                  "samples", (json_int_t)w->samples))
                            : EXIT_OK;
 }
 
@@ -199,7 +203,8 @@ const command command_run = {
     .min_arguments = 1,
     .max_arguments = 1,
     .summary = "a trained network's output for samples in a .npy file",
-    .text = "Runs MODEL with trained weights on the samples of a .npy file and prints the classes with the largest values,\n"
+    .text = "Runs MODEL with trained weights on the samples of a .npy file and prints the classes with the largest "
+            "values,\n"
             "as the network gives them: they are probabilities only if it ends in a softmax.",
     .examples = "  lamina run lenet5 --weights digits.safetensors --input digit.npy\n"
                 "  lamina run mynet --weights w.safetensors --input images.npy --output scores.npy --top 1",

@@ -51,8 +51,12 @@ static lamina_math_mode math_mode(const char *name) {
 
 int session_open(session *s, const command *of, const common_settings *common) {
   char error[1024] = "";
-  lamina_context_options options = {.size = sizeof options, .isa = common->isa, .threads = (int)common->threads,
-                                    .math = math_mode(common->math), .log = log_warning, .error = error,
+  lamina_context_options options = {.size = sizeof options,
+                                    .isa = common->isa,
+                                    .threads = (int)common->threads,
+                                    .math = math_mode(common->math),
+                                    .log = log_warning,
+                                    .error = error,
                                     .error_size = sizeof error};
   *s = (session){.of = of, .common = common, .human = common->json ? stderr : stdout, .info.size = sizeof s->info};
   const lamina_status status = lamina_context_create(&options, &s->context);

@@ -3,12 +3,11 @@
 #ifndef TOOL_SESSION_H
 #define TOOL_SESSION_H
 
-#include <stdio.h>
-
-#include <jansson.h>
-
 #include "lamina/lamina.h"
 #include "options.h"
+
+#include <jansson.h>
+#include <stdio.h>
 
 typedef struct session {
   const command *of;

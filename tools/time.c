@@ -14,7 +14,8 @@ static const option options[] = {
     {"batch", "N", OPTION_INT, offsetof(time_settings, plan.batch), 1, 1 << 24, NULL, "samples in a run (default 1)"},
     {"train", NULL, OPTION_FLAG, offsetof(time_settings, plan.train), 0, 0, NULL,
      "time training steps: forward, backward and the optimizer (sgd with momentum)"},
-    {"runs", "N", OPTION_INT, offsetof(time_settings, runs), 1, 100000, NULL, "runs to time (default: about 2 s of them)"},
+    {"runs", "N", OPTION_INT, offsetof(time_settings, runs), 1, 100000, NULL,
+     "runs to time (default: about 2 s of them)"},
     {"strict", NULL, OPTION_FLAG, offsetof(time_settings, plan.strict), 0, 0, NULL,
      "generic code where the ISA is better is an error"},
     {"no-fusion", NULL, OPTION_FLAG, offsetof(time_settings, plan.no_fusion), 0, 0, NULL,
@@ -55,8 +56,8 @@ static void print_nodes(const report *r) {
     printf(" %6.1f%%\n", 100.0 * (n->forward_ms + n->backward_ms) / total);
   }
   if (train)
-    printf("%-24s %-28s %10s %10s %10s %10s %10.4f %6.1f%%\n", "(optimizer)", "sgd, momentum", "", "", "", "", t->step_ms,
-           100.0 * t->step_ms / total);
+    printf("%-24s %-28s %10s %10s %10s %10s %10.4f %6.1f%%\n", "(optimizer)", "sgd, momentum", "", "", "", "",
+           t->step_ms, 100.0 * t->step_ms / total);
 }
 
 static void print_report(const report *r) {
@@ -125,8 +126,10 @@ static int run_command(const command *self, int argc, char **argv) {
   if (!status) status = timing_measure(&t, &s, &m, plan, &set.plan, set.runs);
   if (!status) {
     const report r = {&s, &m, &set.plan, &info, &t};
-    if (set.common.json) status = print_report_json(&r);
-    else print_report(&r);
+    if (set.common.json)
+      status = print_report_json(&r);
+    else
+      print_report(&r);
   }
   timing_release(&t);
   lamina_plan_destroy(plan);
@@ -141,7 +144,8 @@ const command command_time = {
     .min_arguments = 1,
     .max_arguments = 1,
     .summary = "how long a run takes, and which node takes how much of it",
-    .text = "Runs MODEL on random inputs with random weights: warm-up, about two seconds of runs, then runs with timed nodes.\n"
+    .text = "Runs MODEL on random inputs with random weights: warm-up, about two seconds of runs, then runs with timed "
+            "nodes.\n"
             "GFLOP/s counts a multiply and an add as two. Compare figures of one machine and one moment only.",
     .examples = "  lamina time resnet50 --batch 1 --threads 1\n  lamina time resnet50 --train --batch 8\n"
                 "  lamina time mynet --batch 64 --isa avx2 --json",

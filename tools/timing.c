@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "timing.h"
 
+#include "progress.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-#include "progress.h"
 
 enum { INPUTS_MAX = 16, RUNS_MAX = 100000, LEAST_RUNS = 5, NODE_RUNS_MAX = 100 };
 
@@ -26,8 +26,10 @@ static void fill(lamina_tensor *tensor, uint64_t seed, int64_t classes) {
   const int64_t count = lamina_tensor_count(tensor);
   for (int64_t i = 0; i < count; i++) {
     const float value = random_unit(seed, (uint64_t)i);
-    if (tensor->dtype == LAMINA_F32) ((float *)tensor->data)[i] = value;
-    else ((int32_t *)tensor->data)[i] = (int32_t)((value + 1.0f) * 0.5f * (float)classes) % (int32_t)classes;
+    if (tensor->dtype == LAMINA_F32)
+      ((float *)tensor->data)[i] = value;
+    else
+      ((int32_t *)tensor->data)[i] = (int32_t)((value + 1.0f) * 0.5f * (float)classes) % (int32_t)classes;
   }
 }
 
@@ -120,8 +122,10 @@ static int measure_nodes(bench *b, timing *t, const lamina_plan *plan) {
   if (!status && lamina_exec_times(b->exec, nodes, now, now + nodes)) status = fail_library(b->s, "times");
   const double start = now_seconds();
   while (!status && n < NODE_RUNS_MAX && (n < 3 || now_seconds() - start < NODE_SECONDS)) {
-    if (run_once(b)) status = EXIT_ERROR;
-    else if (lamina_exec_times(b->exec, nodes, now, now + nodes)) status = fail_library(b->s, "times");
+    if (run_once(b))
+      status = EXIT_ERROR;
+    else if (lamina_exec_times(b->exec, nodes, now, now + nodes))
+      status = fail_library(b->s, "times");
     for (int k = 0; k < 2 * nodes && !status; k++) forward[(size_t)k * column + (size_t)n] = now[k];
     n++;
   }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "train.h"
 
+#include "commands.h"
+
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "commands.h"
 
 static const option options[] = {
     {"data", "DIR", OPTION_TEXT, offsetof(train_settings, data), 0, 0, NULL,
@@ -49,7 +49,8 @@ static void print_start(const training *t) {
           r->optimizer, r->lr, extra, r->weight_decay, r->schedule, (long long)r->batch, (unsigned long long)r->seed,
           t->s.info.isa, t->s.info.threads, t->s.info.threads == 1 ? "" : "s");
   fprintf(out, "memory  %s for activations and gradients; without planning %s (%.0f %% saved)\n",
-          bytes_text((double)i->arena, arena, sizeof arena), bytes_text((double)i->unplanned, unplanned, sizeof unplanned),
+          bytes_text((double)i->arena, arena, sizeof arena),
+          bytes_text((double)i->unplanned, unplanned, sizeof unplanned),
           i->unplanned ? 100.0 * (1.0 - (double)i->arena / (double)i->unplanned) : 0.0);
   if (t->set.resume)
     fprintf(out, "resume  after epoch %lld/%lld, step %lld/%lld\n", (long long)r->epoch, (long long)r->epochs,
@@ -68,17 +69,17 @@ static int print_result(const training *t, bool interrupted) {
   const double images = (double)((r->epoch * t->steps + r->step) * r->batch);
   const double last_loss = r->epoch ? r->losses[r->epoch - 1] : NAN;
   const double last_accuracy = r->epoch ? r->accuracies[r->epoch - 1] : NAN;
-  json_t *o = json_pack(
-      "{s:s s:s s:I s:o s:o s:I s:f s:f s:f s:s s:i s:I s:I s:s s:f s:f s:f s:s s:o s:o s:I s:I s:b}", "model",
-      t->model.name, "data", t->data.info.description, "parameters", (json_int_t)t->model.parameters, "train_loss",
-      json_number(last_loss), "test_accuracy", json_number(last_accuracy), "epochs", (json_int_t)r->epoch, "seconds",
-      r->seconds, "train_seconds", r->train_seconds, "images_per_second",
-      r->train_seconds > 0 ? images / r->train_seconds : 0.0, "isa", t->s.info.isa, "threads", t->s.info.threads,
-      "batch", (json_int_t)r->batch, "seed", (json_int_t)r->seed, "optimizer", r->optimizer, "lr", r->lr, "momentum",
-      r->momentum, "weight_decay", r->weight_decay, "schedule", r->schedule, "epoch_losses",
-      number_list(r->losses, r->epoch), "epoch_accuracies", number_list(r->accuracies, r->epoch), "arena_bytes",
-      (json_int_t)t->plan_info.arena, "unplanned_bytes", (json_int_t)t->plan_info.unplanned, "interrupted",
-      (int)interrupted);
+  json_t *o =
+      json_pack("{s:s s:s s:I s:o s:o s:I s:f s:f s:f s:s s:i s:I s:I s:s s:f s:f s:f s:s s:o s:o s:I s:I s:b}",
+                "model", t->model.name, "data", t->data.info.description, "parameters", (json_int_t)t->model.parameters,
+                "train_loss", json_number(last_loss), "test_accuracy", json_number(last_accuracy), "epochs",
+                (json_int_t)r->epoch, "seconds", r->seconds, "train_seconds", r->train_seconds, "images_per_second",
+                r->train_seconds > 0 ? images / r->train_seconds : 0.0, "isa", t->s.info.isa, "threads",
+                t->s.info.threads, "batch", (json_int_t)r->batch, "seed", (json_int_t)r->seed, "optimizer",
+                r->optimizer, "lr", r->lr, "momentum", r->momentum, "weight_decay", r->weight_decay, "schedule",
+                r->schedule, "epoch_losses", number_list(r->losses, r->epoch), "epoch_accuracies",
+                number_list(r->accuracies, r->epoch), "arena_bytes", (json_int_t)t->plan_info.arena, "unplanned_bytes",
+                (json_int_t)t->plan_info.unplanned, "interrupted", (int)interrupted);
   return print_json(o);
 }
 
@@ -121,9 +122,10 @@ const command command_train = {
     .min_arguments = 1,
     .max_arguments = 1,
     .summary = "train a network on labelled images and test it after each epoch",
-    .text = "Trains MODEL by softmax cross-entropy: a network of images with one value for each class. MODEL is a .json\n"
-            "file, or the name of one of the models that ship with lamina ('lamina train x' lists them). Results are the\n"
-            "same to the last bit for any number of threads. Ctrl-C stops in good order: with --save the run can go on.",
+    .text =
+        "Trains MODEL by softmax cross-entropy: a network of images with one value for each class. MODEL is a .json\n"
+        "file, or the name of one of the models that ship with lamina ('lamina train x' lists them). Results are the\n"
+        "same to the last bit for any number of threads. Ctrl-C stops in good order: with --save the run can go on.",
     .examples = "  lamina train lenet5                                    three epochs on drawn digits\n"
                 "  lamina train mynet --data mnist --epochs 5 --save w.safetensors\n"
                 "  lamina train mynet --resume w.safetensors --epochs 8   go on where that ended\n"

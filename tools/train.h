@@ -23,8 +23,8 @@ typedef struct run {
   uint64_t seed;
   int64_t epochs, batch, nesterov;
   double lr, momentum, weight_decay, gamma, step_epochs;
-  int64_t epoch, step;  /* epochs done; steps done in the one that runs */
-  double loss_sum;      /* of those steps */
+  int64_t epoch, step;           /* epochs done; steps done in the one that runs */
+  double loss_sum;               /* of those steps */
   double seconds, train_seconds; /* so far: all, and without the tests after each epoch */
   double *losses, *accuracies;   /* of the epochs done; room for `epochs` */
 } run;
@@ -43,14 +43,14 @@ typedef struct training {
   lamina_optimizer optimizer;
   lamina_schedule schedule;
   progress progress;
-  int64_t steps;        /* in an epoch */
-  int64_t *order;       /* of the training samples in this epoch */
-  float *images;        /* one batch */
+  int64_t steps;  /* in an epoch */
+  int64_t *order; /* of the training samples in this epoch */
+  float *images;  /* one batch */
   int32_t *labels;
-  double started;       /* when this process began to train */
-  double before;        /* run.seconds at that time */
-  char save[4096];      /* "": nothing is saved */
-  bool saved;           /* the state as it is now is on disk */
+  double started;  /* when this process began to train */
+  double before;   /* run.seconds at that time */
+  char save[4096]; /* "": nothing is saved */
+  bool saved;      /* the state as it is now is on disk */
 } training;
 
 /* train_prepare.c: settings from the command line or the checkpoint, model, data, plans. */
@@ -63,8 +63,8 @@ int training_run(training *t);
 void training_catch_signals(void);
 
 /* checkpoint.c */
-/* Finds and reads the settings and the position of `path` (weights F or checkpoint F.train) into t->run; `file` gets the
-   checkpoint's path, and t->save the weights' path. */
+/* Finds and reads the settings and the position of `path` (weights F or checkpoint F.train) into t->run; `file` gets
+   the checkpoint's path, and t->save the weights' path. */
 int checkpoint_read(training *t, const char *path, char *file, size_t file_size);
 /* Writes F.train and then F. Prints on failure; then what was on disk is as it was. */
 int checkpoint_write(training *t);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "train.h"
+
 #include <math.h>
 #include <signal.h>
 #include <string.h>
-
-#include "train.h"
 
 /* The one global: a signal handler can reach nothing else. */
 static volatile sig_atomic_t caught_signal;
@@ -110,11 +110,14 @@ static int interrupted(training *t) {
   const run *r = &t->run;
   progress_clear(&t->progress);
   const int number = caught_signal, status = save(t);
-  fprintf(t->s.human, "stopped by %s in epoch %lld/%lld after step %lld/%lld\n", number == SIGINT ? "Ctrl-C" : "a signal",
-          (long long)r->epoch + 1, (long long)r->epochs, (long long)r->step, (long long)t->steps);
+  fprintf(t->s.human, "stopped by %s in epoch %lld/%lld after step %lld/%lld\n",
+          number == SIGINT ? "Ctrl-C" : "a signal", (long long)r->epoch + 1, (long long)r->epochs, (long long)r->step,
+          (long long)t->steps);
   if (status) return status;
-  if (!*t->save) fprintf(t->s.human, "nothing was saved: there was no --save\n");
-  else fprintf(t->s.human, "saved; go on with: lamina train %s --resume %s\n", t->line.argument[0], t->save);
+  if (!*t->save)
+    fprintf(t->s.human, "nothing was saved: there was no --save\n");
+  else
+    fprintf(t->s.human, "saved; go on with: lamina train %s --resume %s\n", t->line.argument[0], t->save);
   return 128 + number;
 }
 

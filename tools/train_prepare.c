@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "train.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "train.h"
 
 static lamina_optimizer_type optimizer_type(const char *name) {
   if (!strcmp(name, "adam")) return LAMINA_ADAM;
@@ -115,7 +115,8 @@ static int prepare_data(training *t, const char *file) {
 
 static int prepare_parameters(training *t, const char *file) {
   if (!t->set.resume) {
-    if (lamina_graph_initialize(t->model.graph, t->run.seed)) return fail_library(&t->s, "cannot initialise %s", t->model.name);
+    if (lamina_graph_initialize(t->model.graph, t->run.seed))
+      return fail_library(&t->s, "cannot initialise %s", t->model.name);
     return EXIT_OK;
   }
   if (lamina_graph_load_weights(t->model.graph, file, LAMINA_WEIGHTS_TRAINING)) {
@@ -128,8 +129,8 @@ static int prepare_parameters(training *t, const char *file) {
 
 static int prepare_plans(training *t) {
   const run *r = &t->run;
-  const lamina_plan_options options = {.size = sizeof options, .mode = LAMINA_TRAIN, .batch = r->batch,
-                                       .outputs = "loss"};
+  const lamina_plan_options options = {
+      .size = sizeof options, .mode = LAMINA_TRAIN, .batch = r->batch, .outputs = "loss"};
   t->plan_info.size = sizeof t->plan_info;
   if (lamina_plan_create(t->model.graph, &options, &t->plan) || lamina_exec_create(t->plan, &t->exec) ||
       lamina_plan_get_info(t->plan, &t->plan_info))
@@ -155,8 +156,12 @@ static void prepare_optimizer(training *t) {
   t->optimizer.weight_decay = r->weight_decay;
   t->optimizer.momentum = r->momentum;
   t->optimizer.nesterov = (int)r->nesterov;
-  t->schedule = (lamina_schedule){.size = sizeof t->schedule, .type = schedule_type(r->schedule), .lr = r->lr,
-                                  .gamma = r->gamma, .epochs = (double)r->epochs, .step_epochs = r->step_epochs};
+  t->schedule = (lamina_schedule){.size = sizeof t->schedule,
+                                  .type = schedule_type(r->schedule),
+                                  .lr = r->lr,
+                                  .gamma = r->gamma,
+                                  .epochs = (double)r->epochs,
+                                  .step_epochs = r->step_epochs};
 }
 
 /* Fills the run's settings and, when it is resumed, its position; `file` gets the checkpoint's path. */
