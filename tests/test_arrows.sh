@@ -31,7 +31,7 @@ arrows() {
   includes "$folder" >"$list"
   while read -r file header; do
     case "$allowed" in *" $header "*) continue ;; esac
-    case "$(realpath -m --relative-to=. "$(dirname "$file")/$header")" in "$folder"/*) continue ;; esac
+    case "$(realpath -e -q --relative-to=. "$(dirname "$file")/$header")" in "$folder"/*) continue ;; esac
     [ -z "$(find "$folder" -path "$folder/$header" -o -path "$folder/*/$header" | head -1)" ] || continue
     complain "$file includes $header, which $folder/ must not know"
   done <"$list"
