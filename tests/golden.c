@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Replays vectors that PyTorch computed: golden [--isa NAME] [--threads N] [--verbose] [--optional] DIR
    Every *.safetensors file of DIR is run with and without fusion; the last line is "N passed, N failed". */
+#include "golden.h"
+
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-#include "golden.h"
 
 typedef struct options {
   const char *isa, *path;
@@ -120,8 +120,11 @@ int main(int argc, char **argv) {
     return 77;
   }
   lamina_context *context = NULL;
-  const lamina_context_options context_options = {.size = sizeof context_options, .isa = opts.isa, .threads = opts.threads,
-                                                  .error = message, .error_size = sizeof message};
+  const lamina_context_options context_options = {.size = sizeof context_options,
+                                                  .isa = opts.isa,
+                                                  .threads = opts.threads,
+                                                  .error = message,
+                                                  .error_size = sizeof message};
   const lamina_status status = lamina_context_create(&context_options, &context);
   if (status != LAMINA_OK) {
     fprintf(stderr, "golden: %s\n", message);

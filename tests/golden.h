@@ -3,9 +3,9 @@
 #ifndef LAMINA_TESTS_GOLDEN_H
 #define LAMINA_TESTS_GOLDEN_H
 
-#include <stdbool.h>
-
 #include "lamina/lamina.h"
+
+#include <stdbool.h>
 
 /* Relative errors in the maximum norm, max|a - b| / max|b|. */
 #define GOLDEN_LAYER_BOUND 1e-4
@@ -47,7 +47,8 @@ bool golden_fail(golden_run *run, const char *format, ...) __attribute__((format
 /* Fails with the context's message if the status is not LAMINA_OK. */
 bool golden_check(golden_run *run, lamina_status status, const char *what);
 double golden_element(const lamina_tensor *tensor, int64_t index);
-/* A copy of an activation as channels last (rank >= 3), or as it is; dtype F32, or I32 from integers. free() its data. */
+/* A copy of an activation as channels last (rank >= 3), or as it is; dtype F32, or I32 from integers. free() its data.
+ */
 bool golden_to_channels_last(golden_run *run, const lamina_tensor *source, bool keep_layout, lamina_tensor *copy);
 /* Compares element by element; with `any_shape` only the counts must agree. */
 bool golden_compare(golden_run *run, const char *name, const lamina_tensor *got, const lamina_tensor *expected,

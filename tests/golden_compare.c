@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Golden test: conversion between layouts and the comparison in the maximum norm. */
+#include "golden.h"
+
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "golden.h"
 
 bool golden_fail(golden_run *run, const char *format, ...) {
   if (run->error[0]) return false;
@@ -28,20 +28,35 @@ double golden_element(const lamina_tensor *tensor, int64_t index) {
   int32_t i32;
   int64_t i64;
   switch (tensor->dtype) {
-  case LAMINA_F32: memcpy(&f, data + index * 4, sizeof f); return f;
-  case LAMINA_I32: memcpy(&i32, data + index * 4, sizeof i32); return i32;
-  case LAMINA_I64: memcpy(&i64, data + index * 8, sizeof i64); return (double)i64;
-  case LAMINA_U8: return ((const uint8_t *)data)[index];
+  case LAMINA_F32:
+    memcpy(&f, data + index * 4, sizeof f);
+    return f;
+  case LAMINA_I32:
+    memcpy(&i32, data + index * 4, sizeof i32);
+    return i32;
+  case LAMINA_I64:
+    memcpy(&i64, data + index * 8, sizeof i64);
+    return (double)i64;
+  case LAMINA_U8:
+    return ((const uint8_t *)data)[index];
   }
   return NAN;
 }
 
 static void store_element(lamina_tensor *tensor, int64_t index, double value) {
   switch (tensor->dtype) {
-  case LAMINA_F32: ((float *)tensor->data)[index] = (float)value; break;
-  case LAMINA_I32: ((int32_t *)tensor->data)[index] = (int32_t)value; break;
-  case LAMINA_I64: ((int64_t *)tensor->data)[index] = (int64_t)value; break;
-  case LAMINA_U8: ((uint8_t *)tensor->data)[index] = (uint8_t)value; break;
+  case LAMINA_F32:
+    ((float *)tensor->data)[index] = (float)value;
+    break;
+  case LAMINA_I32:
+    ((int32_t *)tensor->data)[index] = (int32_t)value;
+    break;
+  case LAMINA_I64:
+    ((int64_t *)tensor->data)[index] = (int64_t)value;
+    break;
+  case LAMINA_U8:
+    ((uint8_t *)tensor->data)[index] = (uint8_t)value;
+    break;
   }
 }
 

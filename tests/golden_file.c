@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Golden test: a safetensors file with its tensors as F32 or I64, and its metadata as attributes. */
+#include "golden.h"
+#include "io/safetensors.h"
+
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-#include "golden.h"
-#include "io/safetensors.h"
 
 struct golden_file {
   lamina_safetensors *safetensors;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Golden test: one layer's training steps and its evaluation. */
+#include "golden.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-#include "golden.h"
 
 #define MAX_INPUTS 8
 #define NODE "layer"
@@ -30,11 +30,20 @@ typedef struct replay {
 static const struct {
   const char *theirs, *ours;
 } layer_names[] = {
-    {"batchnorm", "batch_norm"},     {"batchnorm1d", "batch_norm"}, {"batchnorm2d", "batch_norm"},
-    {"batchnorm3d", "batch_norm"},   {"batch_norm1d", "batch_norm"}, {"batch_norm2d", "batch_norm"},
-    {"batch_norm3d", "batch_norm"},  {"conv", "conv2d"},            {"leakyrelu", "leaky_relu"},
-    {"maxpool2d", "max_pool2d"},     {"max_pool", "max_pool2d"},    {"avgpool2d", "avg_pool2d"},
-    {"avg_pool", "avg_pool2d"},      {"globalavgpool", "global_avg_pool"},
+    {"batchnorm", "batch_norm"},
+    {"batchnorm1d", "batch_norm"},
+    {"batchnorm2d", "batch_norm"},
+    {"batchnorm3d", "batch_norm"},
+    {"batch_norm1d", "batch_norm"},
+    {"batch_norm2d", "batch_norm"},
+    {"batch_norm3d", "batch_norm"},
+    {"conv", "conv2d"},
+    {"leakyrelu", "leaky_relu"},
+    {"maxpool2d", "max_pool2d"},
+    {"max_pool", "max_pool2d"},
+    {"avgpool2d", "avg_pool2d"},
+    {"avg_pool", "avg_pool2d"},
+    {"globalavgpool", "global_avg_pool"},
     {"adaptive_avg_pool2d", "global_avg_pool"},
 };
 
@@ -42,10 +51,17 @@ static const struct {
 static const struct {
   const char *attribute, *key;
 } attribute_names[] = {
-    {"kernel", "kernel_size"},         {"kernel_size", "kernel"},     {"out_channels", "out"},
-    {"out_features", "out"},           {"features", "out_features"},  {"negative_slope", "slope"},
-    {"slope", "negative_slope"},       {"rate", "p"},                 {"p", "rate"},
-    {"track_statistics", "track_running_stats"}, {"ceil", "ceil_mode"},
+    {"kernel", "kernel_size"},
+    {"kernel_size", "kernel"},
+    {"out_channels", "out"},
+    {"out_features", "out"},
+    {"features", "out_features"},
+    {"negative_slope", "slope"},
+    {"slope", "negative_slope"},
+    {"rate", "p"},
+    {"p", "rate"},
+    {"track_statistics", "track_running_stats"},
+    {"ceil", "ceil_mode"},
     {"include_padding", "count_include_pad"},
 };
 
@@ -132,7 +148,8 @@ static bool build_graph(replay *r, const lamina_tensor *inputs, lamina_graph **g
     strcat(names, i ? "," : "");
     strcat(names, name);
     if (inputs[i].rank < 1) return golden_fail(run, "x has no batch dimension");
-    if (!golden_check(run, lamina_graph_input(*graph, name, inputs[i].dtype, inputs[i].rank - 1, inputs[i].dim + 1), "x"))
+    if (!golden_check(run, lamina_graph_input(*graph, name, inputs[i].dtype, inputs[i].rank - 1, inputs[i].dim + 1),
+                      "x"))
       return false;
   }
   return golden_check(run, lamina_graph_add(*graph, r->layer->name, NODE, names, r->attributes), r->attributes);
@@ -261,8 +278,7 @@ static bool run_backward(replay *r, const char *step) {
   snprintf(name, sizeof name, "%s.dy", step);
   if (!get_activation(r, name, &dy)) return false;
   const bool ok = golden_check(r->run, lamina_exec_set_output_gradient(r->exec, NODE, &dy), name) &&
-                  golden_check(r->run, lamina_exec_backward(r->exec), "backward") &&
-                  compare_input_gradients(r, step);
+                  golden_check(r->run, lamina_exec_backward(r->exec), "backward") && compare_input_gradients(r, step);
   free(dy.data);
   return ok;
 }

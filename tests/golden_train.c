@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Golden test: a training run of models/mynet at the widths of the file's tensors. */
+#include "golden.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-#include "golden.h"
 
 typedef struct training {
   golden_run *run;
@@ -142,7 +142,8 @@ static bool compare_losses(golden_run *run, const float *losses, int64_t steps) 
   for (int64_t i = 0; i < steps; i++) {
     char name[32];
     float got = losses[i], wanted = (float)golden_element(&expected, i);
-    const lamina_tensor a = lamina_tensor_of(&got, LAMINA_F32, 1, one), b = lamina_tensor_of(&wanted, LAMINA_F32, 1, one);
+    const lamina_tensor a = lamina_tensor_of(&got, LAMINA_F32, 1, one),
+                        b = lamina_tensor_of(&wanted, LAMINA_F32, 1, one);
     snprintf(name, sizeof name, "losses[%lld]", (long long)i);
     if (!golden_compare(run, name, &a, &b, true, GOLDEN_LOSS_BOUND)) return false;
   }

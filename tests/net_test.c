@@ -62,8 +62,8 @@ lamina_tensor net_random_tensor(const net_input *input, int64_t batch, test_rand
 void net_build(lamina_context *context, const net_case *spec, lamina_graph *share, lamina_graph **graph) {
   NET_OK(context, lamina_graph_create(context, share, graph));
   for (const net_input *input = spec->inputs; input < spec->inputs + NET_MAX_INPUTS && input->name; input++)
-    NET_OK(context, lamina_graph_input(*graph, input->name, input->classes ? LAMINA_I32 : LAMINA_F32, input->rank,
-                                       input->dim));
+    NET_OK(context,
+           lamina_graph_input(*graph, input->name, input->classes ? LAMINA_I32 : LAMINA_F32, input->rank, input->dim));
   for (const net_layer *layer = spec->layers; layer < spec->layers + NET_MAX_LAYERS && layer->type; layer++)
     NET_OK(context, lamina_graph_add(*graph, layer->type, layer->name, layer->inputs, layer->attributes));
 }

@@ -3,11 +3,11 @@
 #ifndef LAMINA_NET_TEST_H
 #define LAMINA_NET_TEST_H
 
-#include <check.h>
-#include <stdbool.h>
-
 #include "kernel_test.h"
 #include "lamina/lamina.h"
+
+#include <check.h>
+#include <stdbool.h>
 
 #define NET_MAX_INPUTS 4
 #define NET_MAX_LAYERS 24
