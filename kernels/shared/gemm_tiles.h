@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The tiles of one ISA: gemm_tile.h for 1 to GEMM_ROWS rows, and the array that the table points to.
+ *
+ * The includer defines GEMM_ROWS and GEMM_VECTORS (2 or 3), includes its vec.h, and gives
+ *   vf tile_fma(const float *a, vf b, vf c)    *a * b + c, by whatever the ISA has for a scalar from memory
+ */
+#include <math.h>
+#include <stddef.h>
+
+#include "kernels.h"
+
+#if GEMM_ROWS > LAMINA_GEMM_MAX_MR
+#error "more rows than LAMINA_GEMM_MAX_MR"
+#endif
+
+#define TILE_LINE 64 /* bytes of a cache line */
+#define TILE_PASTE(rows, vectors) gemm_tile_##rows##x##vectors
+#define TILE_NAME(rows, vectors) TILE_PASTE(rows, vectors)
+#define TILE_ROWS_PASTE(rows) gemm_tile_##rows
+#define TILE_ROWS_NAME(rows) TILE_ROWS_PASTE(rows)
+
+/* Keeps a compiler from deriving the value again inside the loop, by an addition for each row. */
+static inline ptrdiff_t tile_opaque(ptrdiff_t value) {
+  __asm__("" : "+r"(value));
+  return value;
+}
+
+/* The epilogue of a tile with n < vectors * VF_LEN: `sum` is rows x vectors, dense. */
+static void tile_edge(const lamina_tile *t, int rows, int vectors, const float *sum) {
+  const vf lo = vf_set1(t->lo), hi = vf_set1(t->hi);
+  for (int m = 0; m < rows; m++)
+    for (int v = 0, left = t->n; v < vectors && left > 0; v++, left -= VF_LEN) {
+      const int n = left < VF_LEN ? left : VF_LEN;
+      float *c = t->c + m * t->c_row + v * VF_LEN;
+      vf x = vf_load(sum + (m * vectors + v) * VF_LEN);
+      if (t->accumulate) x = vf_add(x, vf_load_n(c, n));
+      if (t->bias) x = vf_add(x, vf_load_n(t->bias + v * VF_LEN, n));
+      if (t->add) x = vf_add(x, vf_load_n(t->add + m * t->add_row + v * VF_LEN, n));
+      vf_store_n(c, vf_min(hi, vf_max(lo, x)), n);
+    }
+}
+
+#define TILE_ROWS 1
+#include "gemm_rows.h"
+#define TILE_ROWS 2
+#include "gemm_rows.h"
+#define TILE_ROWS 3
+#include "gemm_rows.h"
+#define TILE_ROWS 4
+#include "gemm_rows.h"
+#define TILE_ROWS 5
+#include "gemm_rows.h"
+#define TILE_ROWS 6
+#include "gemm_rows.h"
+#if GEMM_ROWS >= 7
+#define TILE_ROWS 7
+#include "gemm_rows.h"
+#endif
+#if GEMM_ROWS >= 8
+#define TILE_ROWS 8
+#include "gemm_rows.h"
+#endif
+#if GEMM_ROWS >= 9
+#define TILE_ROWS 9
+#include "gemm_rows.h"
+#endif
+#if GEMM_ROWS >= 10
+#define TILE_ROWS 10
+#include "gemm_rows.h"
+#endif
+#if GEMM_ROWS >= 11
+#define TILE_ROWS 11
+#include "gemm_rows.h"
+#endif
+#if GEMM_ROWS >= 12
+#define TILE_ROWS 12
+#include "gemm_rows.h"
+#endif
+#if GEMM_ROWS >= 13
+#define TILE_ROWS 13
+#include "gemm_rows.h"
+#endif
+#if GEMM_ROWS >= 14
+#define TILE_ROWS 14
+#include "gemm_rows.h"
+#endif
+#if GEMM_ROWS >= 15
+#define TILE_ROWS 15
+#include "gemm_rows.h"
+#endif
+#if GEMM_ROWS >= 16
+#define TILE_ROWS 16
+#include "gemm_rows.h"
+#endif
+
+static void (*const gemm_tiles[GEMM_ROWS + 1])(const lamina_tile *) = {
+    NULL,        gemm_tile_1, gemm_tile_2, gemm_tile_3, gemm_tile_4, gemm_tile_5, gemm_tile_6,
+#if GEMM_ROWS >= 7
+    gemm_tile_7,
+#endif
+#if GEMM_ROWS >= 8
+    gemm_tile_8,
+#endif
+#if GEMM_ROWS >= 9
+    gemm_tile_9,
+#endif
+#if GEMM_ROWS >= 10
+    gemm_tile_10,
+#endif
+#if GEMM_ROWS >= 11
+    gemm_tile_11,
+#endif
+#if GEMM_ROWS >= 12
+    gemm_tile_12,
+#endif
+#if GEMM_ROWS >= 13
+    gemm_tile_13,
+#endif
+#if GEMM_ROWS >= 14
+    gemm_tile_14,
+#endif
+#if GEMM_ROWS >= 15
+    gemm_tile_15,
+#endif
+#if GEMM_ROWS >= 16
+    gemm_tile_16,
+#endif
+};
