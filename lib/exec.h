@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An exec's insides: one thread's memory for a plan. */
+#ifndef LAMINA_EXEC_H
+#define LAMINA_EXEC_H
+
+#include "plan.h"
+
+struct lamina_exec {
+  lamina_plan *plan;
+  lamina_context *context;
+  lamina_node **views;    /* of each node */
+  lamina_tensor *inputs;  /* by value: what set_input gave; data NULL until then */
+  bool *seeded;           /* by value: set_output_gradient was called */
+  float **seeds;          /* by value: the copy that it made */
+  char *arena, *workspace;
+  float **gradients;      /* by node * LAMINA_MAX_PORTS + parameter: into gradient_block */
+  char *gradient_block;
+  uint64_t seed, run;
+  bool timing, forward_done, backward_done;
+  double *forward_ms, *backward_ms;
+};
+
+/* Where a value lives: in the arena, or in the caller's memory. */
+void *lamina_exec_value(const lamina_exec *exec, int value);
+float *lamina_exec_value_gradient(const lamina_exec *exec, int value);
+/* Points a node's view at today's memory. */
+void lamina_exec_bind(lamina_exec *exec, int node);
+double lamina_exec_clock(void); /* milliseconds */
+/* Runs one node forward, packing its parameters first if they changed. */
+lamina_status lamina_exec_run_node(lamina_exec *exec, int node);
+
+#endif

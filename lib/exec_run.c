@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Forward, backward, and the search for the first value that is not finite. */
+#include <string.h>
+
+#include "exec.h"
+
+lamina_status lamina_exec_run_node(lamina_exec *exec, int n) {
+  plan_node *node = &exec->plan->nodes[n];
+  lamina_exec_bind(exec, n);
+  if (node->is_view) return LAMINA_OK;
+  lamina_status status = lamina_plan_pack(exec->plan, node);
+  if (status) return status;
+  status = node->kernel->forward(exec->views[n]);
+  return status ? lamina_fail_prefix(exec->context, status, "node '%s' (%s, forward)", node->source->name,
+                                     node->source->layer->name)
+                : LAMINA_OK;
+}
+
+/* The inputs of the nodes that run, which alone need to be set. */
+static lamina_status check_inputs(const lamina_exec *exec) {
+  const lamina_plan *plan = exec->plan;
+  for (int n = 0; n < plan->node_count; n++)
+    for (int i = 0; i < plan->nodes[n].n_inputs; i++) {
+      const int v = plan->nodes[n].inputs[i];
+      if (plan->values[v].producer < 0 && !exec->inputs[v].data)
+        return lamina_fail(exec->context, LAMINA_INVALID_ARGUMENT, "forward: the input '%s' was not set",
+                           plan->values[v].name);
+    }
+  return LAMINA_OK;
+}
+
+lamina_status lamina_exec_forward(lamina_exec *exec) {
+  if (!exec) return LAMINA_INVALID_ARGUMENT;
+  lamina_status status = check_inputs(exec);
+  exec->backward_done = false;
+  for (int n = 0; n < exec->plan->node_count && !status; n++) {
+    const double start = exec->timing ? lamina_exec_clock() : 0;
+    status = lamina_exec_run_node(exec, n);
+    if (exec->timing) exec->forward_ms[n] = lamina_exec_clock() - start;
+  }
+  exec->forward_done = !status;
+  exec->run += !status && exec->plan->options.mode == LAMINA_INFER; /* in TRAIN, backward wants the same stream */
+  return status;
+}
+
+/* Gradients that no node writes first: an output's seed, or zero. */
+static void start_gradients(lamina_exec *exec) {
+  const lamina_plan *plan = exec->plan;
+  for (int v = 0; v < plan->value_count; v++) {
+    const plan_value *value = &plan->values[v];
+    if (!value->is_output || value->gradient_buffer < 0 || value->producer < 0) continue;
+    const int64_t count = lamina_tensor_count(&value->shape);
+    float *gradient = lamina_exec_value_gradient(exec, v);
+    const bool loss = plan->nodes[value->producer].source->layer->flags & LAMINA_LAYER_LOSS;
+    if (exec->seeded[v])
+      memcpy(gradient, exec->seeds[v], (size_t)count * sizeof *gradient);
+    else
+      for (int64_t i = 0; i < count; i++) gradient[i] = loss ? 1.0f : 0.0f;
+  }
+}
+
+/* Outputs of a node that nothing differentiates through. */
+static void zero_unwritten(lamina_exec *exec, const plan_node *node) {
+  for (int i = 0; i < node->n_outputs; i++) {
+    const plan_value *value = &exec->plan->values[node->outputs[i]];
+    if (!value->is_output && value->first_writer < 0 && value->gradient_buffer >= 0)
+      memset(lamina_exec_value_gradient(exec, node->outputs[i]), 0,
+             (size_t)lamina_tensor_count(&value->shape) * sizeof(float));
+  }
+}
+
+static void backward_view(lamina_exec *exec, const plan_node *node) {
+  if (node->gradient_is_shared || !(node->need_inputs & 1)) return;
+  const int64_t count = lamina_tensor_count(&exec->plan->values[node->inputs[0]].shape);
+  float *to = lamina_exec_value_gradient(exec, node->inputs[0]);
+  const float *from = lamina_exec_value_gradient(exec, node->outputs[0]);
+  if (node->accumulate_inputs & 1)
+    exec->context->kernels.eltwise->add_scaled(count, 1.0f, from, to);
+  else
+    memcpy(to, from, (size_t)count * sizeof *to);
+}
+
+static lamina_status backward_node(lamina_exec *exec, int n) {
+  plan_node *node = &exec->plan->nodes[n];
+  lamina_node *view = exec->views[n];
+  lamina_exec_bind(exec, n);
+  zero_unwritten(exec, node);
+  if (node->is_view) {
+    backward_view(exec, node);
+    return LAMINA_OK;
+  }
+  for (int i = 0; i < node->n_inputs; i++)
+    if (node->temporary[i] >= 0) {
+      view->d_inputs[i].data = exec->arena + exec->plan->buffers[node->temporary[i]].offset;
+      view->accumulate_inputs &= ~(1ull << i);
+    }
+  lamina_status status = node->kernel->backward(view);
+  if (status)
+    return lamina_fail_prefix(exec->context, status, "node '%s' (%s, backward)", node->source->name,
+                              node->source->layer->name);
+  for (int i = 0; i < node->n_inputs; i++)
+    if (node->temporary[i] >= 0)
+      exec->context->kernels.eltwise->add_scaled(lamina_tensor_count(&view->d_inputs[i]), 1.0f, view->d_inputs[i].data,
+                                                 lamina_exec_value_gradient(exec, node->inputs[i]));
+  return LAMINA_OK;
+}
+
+lamina_status lamina_exec_backward(lamina_exec *exec) {
+  if (!exec) return LAMINA_INVALID_ARGUMENT;
+  if (exec->plan->options.mode != LAMINA_TRAIN)
+    return lamina_fail(exec->context, LAMINA_INVALID_ARGUMENT, "backward: the plan is for inference; make one with TRAIN");
+  if (!exec->forward_done || exec->backward_done)
+    return lamina_fail(exec->context, LAMINA_INVALID_ARGUMENT, "backward: it must follow a forward that succeeded");
+  lamina_status status = LAMINA_OK;
+  start_gradients(exec);
+  for (int n = exec->plan->node_count - 1; n >= 0 && !status; n--) {
+    if (!exec->plan->nodes[n].backward) continue;
+    const double start = exec->timing ? lamina_exec_clock() : 0;
+    status = backward_node(exec, n);
+    if (exec->timing) exec->backward_ms[n] = lamina_exec_clock() - start;
+  }
+  exec->backward_done = !status;
+  exec->run += !status;
+  return status;
+}
+
+/* The states of a node (running statistics), which a forward in TRAIN changes: saved to or restored from `copy`. */
+static void copy_states(const plan_node *node, void **copy, bool restore) {
+  for (int i = 0; i < node->source->n_params; i++) {
+    lamina_entry *entry = node->source->params[i];
+    size_t bytes;
+    if (!copy[i] || !entry || !lamina_tensor_bytes(&entry->tensor, &bytes)) continue;
+    memcpy(restore ? entry->tensor.data : copy[i], restore ? copy[i] : entry->tensor.data, bytes);
+  }
+}
+
+static lamina_status run_keeping_states(lamina_exec *exec, int n) {
+  const plan_node *node = &exec->plan->nodes[n];
+  void *copy[LAMINA_MAX_PORTS] = {NULL};
+  size_t bytes;
+  for (int i = 0; i < node->source->n_params; i++) {
+    const lamina_entry *entry = node->source->params[i];
+    if (entry && !entry->trainable && lamina_tensor_bytes(&entry->tensor, &bytes))
+      copy[i] = lamina_alloc(exec->context, bytes);
+  }
+  copy_states(node, copy, false);
+  lamina_status status = lamina_exec_run_node(exec, n);
+  copy_states(node, copy, true);
+  for (int i = 0; i < LAMINA_MAX_PORTS; i++) lamina_free(exec->context, copy[i]);
+  return status;
+}
+
+const char *lamina_exec_find_not_finite(lamina_exec *exec) {
+  if (!exec || check_inputs(exec)) return NULL;
+  const lamina_plan *plan = exec->plan;
+  exec->forward_done = exec->backward_done = false;
+  for (int n = 0; n < plan->node_count; n++) {
+    if (run_keeping_states(exec, n)) return NULL;
+    for (int i = 0; i < plan->nodes[n].n_outputs; i++) {
+      const plan_value *value = &plan->values[plan->nodes[n].outputs[i]];
+      if (value->shape.dtype == LAMINA_F32 &&
+          !exec->context->kernels.eltwise->all_finite(lamina_tensor_count(&value->shape),
+                                                      lamina_exec_value(exec, plan->nodes[n].outputs[i])))
+        return plan->nodes[n].source->name;
+    }
+  }
+  return NULL;
+}

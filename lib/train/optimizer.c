@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One step of an optimizer over all parameters, with PyTorch's rules: torch.optim.SGD, Adam (Kingma and Ba 2015), AdamW
+   (Loshchilov and Hutter 2019). */
+#include <math.h>
+#include <string.h>
+
+#include "../exec.h"
+#include "../host.h"
+
+enum { CHUNK = 16384 }; /* elements of one task: its operands stay in L2 */
+
+lamina_optimizer lamina_optimizer_defaults(lamina_optimizer_type type) {
+  return (lamina_optimizer){.size = sizeof(lamina_optimizer),
+                            .type = type,
+                            .lr = type == LAMINA_SGD ? 0.01 : 0.001,
+                            .weight_decay = type == LAMINA_ADAMW ? 0.01 : 0,
+                            .beta1 = 0.9,
+                            .beta2 = 0.999,
+                            .eps = 1e-8};
+}
+
+typedef struct chunk {
+  int64_t count;
+  const float *gradient;
+  float *weight, *slot[2];
+} chunk;
+
+typedef struct step {
+  const lamina_optimizer_kernels *kernels;
+  lamina_optimizer_type type;
+  lamina_sgd_step sgd;
+  lamina_adam_step adam;
+  chunk *chunks;
+} step;
+
+static void run_chunk(void *argument, int64_t index, int thread) {
+  const step *s = argument;
+  const chunk *c = &s->chunks[index];
+  (void)thread;
+  if (s->type == LAMINA_SGD)
+    s->kernels->sgd(c->count, &s->sgd, c->gradient, c->slot[0], c->weight);
+  else
+    s->kernels->adam(c->count, &s->adam, c->gradient, c->slot[0], c->slot[1], c->weight);
+}
+
+static lamina_status check(const lamina_exec *exec, const lamina_optimizer *o) {
+  const lamina_context *context = exec->context;
+  if (!o || o->size < sizeof o->size)
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "step: the optimizer is NULL or its size is not set");
+  if (!exec->backward_done)
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "step: it must follow a backward that succeeded");
+  if ((unsigned)o->type > LAMINA_ADAMW) return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "step: unknown optimizer");
+  if (!(o->lr >= 0) || !(o->weight_decay >= 0) || !isfinite(o->lr) || !isfinite(o->weight_decay))
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "step: lr %g and weight_decay %g must not be negative", o->lr,
+                       o->weight_decay);
+  if (o->type == LAMINA_SGD && (!(o->momentum >= 0) || (o->nesterov && (o->momentum <= 0 || o->dampening != 0))))
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT,
+                       "step: momentum %g must not be negative, and Nesterov needs momentum and no dampening", o->momentum);
+  if (o->type != LAMINA_SGD &&
+      (!(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1) || !(o->eps >= 0)))
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "step: betas %g, %g must be in [0, 1) and eps %g not negative",
+                       o->beta1, o->beta2, o->eps);
+  const lamina_store *store = exec->plan->graph->store;
+  if (store->step > 0 && (store->optimizer == LAMINA_SGD) != (o->type == LAMINA_SGD))
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "step: the parameters carry the state of another optimizer");
+  return LAMINA_OK;
+}
+
+/* Counts the chunks, or fills them in when `chunks` is given. */
+static lamina_status list_chunks(lamina_exec *exec, int slots, chunk *chunks, int64_t *count) {
+  lamina_store *store = exec->plan->graph->store;
+  *count = 0;
+  for (int n = 0; n < exec->plan->node_count; n++)
+    for (int i = 0; i < exec->plan->nodes[n].source->n_params; i++) {
+      lamina_entry *entry = exec->plan->nodes[n].source->params[i];
+      if (!(exec->plan->nodes[n].need_params >> i & 1)) continue;
+      for (int s = 0; s < slots; s++) {
+        lamina_status status = lamina_store_slot(store, entry, s);
+        if (status) return status;
+      }
+      const int64_t elements = lamina_tensor_count(&entry->tensor);
+      const float *gradient = exec->gradients[(size_t)n * LAMINA_MAX_PORTS + (size_t)i];
+      for (int64_t at = 0; at < elements; at += CHUNK, ++*count)
+        if (chunks)
+          chunks[*count] = (chunk){.count = elements - at < CHUNK ? elements - at : CHUNK,
+                                   .gradient = gradient + at,
+                                   .weight = (float *)entry->tensor.data + at,
+                                   .slot = {slots > 0 ? entry->slot[0] + at : NULL, slots > 1 ? entry->slot[1] + at : NULL}};
+    }
+  return LAMINA_OK;
+}
+
+static void set_scalars(step *s, const lamina_optimizer *o, int64_t number) {
+  s->sgd = (lamina_sgd_step){.lr = (float)o->lr,
+                             .momentum = (float)o->momentum,
+                             .dampening = (float)o->dampening,
+                             .weight_decay = (float)o->weight_decay,
+                             .nesterov = o->nesterov,
+                             .first = number == 1};
+  s->adam = (lamina_adam_step){.lr = (float)o->lr,
+                               .beta1 = (float)o->beta1,
+                               .beta2 = (float)o->beta2,
+                               .eps = (float)o->eps,
+                               .weight_decay = (float)o->weight_decay,
+                               .decoupled = o->type == LAMINA_ADAMW,
+                               .bias1 = (float)(1 - pow(o->beta1, (double)number)),
+                               .sqrt_bias2 = (float)sqrt(1 - pow(o->beta2, (double)number))};
+}
+
+lamina_status lamina_exec_step(lamina_exec *exec, const lamina_optimizer *given) {
+  if (!exec) return LAMINA_INVALID_ARGUMENT;
+  lamina_status status = check(exec, given);
+  if (status) return status;
+  lamina_optimizer o = {0};
+  memcpy(&o, given, given->size < sizeof o ? given->size : sizeof o);
+  lamina_store *store = exec->plan->graph->store;
+  const int slots = o.type != LAMINA_SGD ? 2 : o.momentum > 0 ? 1 : 0;
+  int64_t count = 0;
+  status = list_chunks(exec, slots, NULL, &count);
+  if (status) return status;
+  step s = {.kernels = exec->context->kernels.optimizer, .type = o.type};
+  s.chunks = lamina_alloc(exec->context, ((size_t)count + 1) * sizeof *s.chunks);
+  if (!s.chunks) return lamina_fail_memory(exec->context, (size_t)count * sizeof *s.chunks);
+  set_scalars(&s, &o, store->step + 1);
+  status = list_chunks(exec, slots, s.chunks, &count);
+  if (!status) {
+    lamina_parallel(exec->context, count, run_chunk, &s);
+    store->step++;
+    store->optimizer = o.type;
+    atomic_fetch_add(&store->version, 1);
+  }
+  lamina_free(exec->context, s.chunks);
+  return status;
+}
