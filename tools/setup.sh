@@ -2,8 +2,8 @@
 # Sourced by quickstart.sh and test.sh: puts packages on a Debian system, and a release build in build/.
 # Packages that are there already cost nothing: apt-get runs only when one is missing, so that a second run needs no network.
 
-build_packages='gcc libc6-dev meson ninja-build pkg-config libhwloc-dev libjansson-dev zlib1g-dev'
-test_packages='check clang g++'
+build_packages='gcc libc6-dev meson ninja-build pkg-config libhwloc-dev libjansson-dev zlib1g-dev check'
+test_packages='clang g++ binutils'
 cross_packages='gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user'
 
 say() { printf '\n== %s\n' "$*"; }
