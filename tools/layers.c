@@ -126,7 +126,7 @@ static json_t *example_value(const lamina_attr *a) {
 
 /* The entry of a model file with the required attributes and an input for each port. */
 static json_t *example_entry(const lamina_layer *layer) {
-  json_t *entry = json_object(), *inputs = json_array();
+  json_t *entry = json_object(), *inputs = json_array(), *attributes = json_object();
   char name[64];
   snprintf(name, sizeof name, "%s1", layer->name);
   json_object_set_new(entry, "type", json_string(layer->name));
@@ -138,7 +138,9 @@ static json_t *example_entry(const lamina_layer *layer) {
   }
   json_object_set_new(entry, "inputs", inputs);
   for (const lamina_attr *const *p = layer->attrs; p && *p; p++)
-    if (!(*p)->def) json_object_set_new(entry, (*p)->name, example_value(*p));
+    if (!(*p)->def) json_object_set_new(attributes, (*p)->name, example_value(*p));
+  if (json_object_size(attributes)) json_object_set(entry, "attributes", attributes);
+  json_decref(attributes);
   return entry;
 }
 

@@ -113,6 +113,14 @@ static int find_path(model *m, const char *argument) {
   return status;
 }
 
+/* Names go into JSON and into metadata, which hold UTF-8 alone. */
+static int check_name(const model *m) {
+  json_t *text = json_string(m->name);
+  if (!text) return fail("%s: the name of the file is not UTF-8", m->path);
+  json_decref(text);
+  return EXIT_OK;
+}
+
 static void set_name(model *m) {
   const char *slash = strrchr(m->path, '/');
   const char *base = slash ? slash + 1 : m->path;
@@ -144,6 +152,7 @@ int model_open(model *m, session *s, const char *argument) {
   memset(m, 0, sizeof *m);
   if (find_path(m, argument)) return EXIT_ERROR;
   set_name(m);
+  if (check_name(m)) return EXIT_ERROR;
   if (lamina_graph_load_model(s->context, m->path, &m->graph)) {
     fail("%s", lamina_error_message(s->context));
     return EXIT_ERROR;
@@ -213,12 +222,12 @@ int model_plan(model *m, const session *s, const plan_settings *set, lamina_plan
 }
 
 int model_load_weights(model *m, const session *s, const char *path) {
-  char format[64];
+  char name[128];
   if (!lamina_graph_load_weights(m->graph, path, 0)) return EXIT_OK;
   fail_library(s, "cannot use these weights for %s", m->name);
-  if (!lamina_weights_metadata(s->context, path, "lamina.training", format, sizeof format))
-    hint("%s is a training checkpoint; the weights alone are in the file without .train", path);
+  if (!lamina_weights_metadata(s->context, path, "lamina.model", name, sizeof name) && strcmp(name, m->name))
+    hint("they were made with 'lamina train %s'", name);
   else
-    hint("'lamina train %s --save %s' writes weights for this model", m->name, path);
+    hint("'lamina train %s --save FILE' writes weights for this model", m->name);
   return EXIT_ERROR;
 }

@@ -32,7 +32,7 @@ typedef struct plan_settings {
 
 /* A plan as the commands run it: TRAIN with the loss as its output, or INFER. Prints on failure. */
 int model_plan(model *m, const session *s, const plan_settings *set, lamina_plan **plan, lamina_plan_info *info);
-/* Loads a weights file; tells a training checkpoint from weights. */
+/* Loads weights: F or F.train. */
 int model_load_weights(model *m, const session *s, const char *path);
 
 #endif

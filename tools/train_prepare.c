@@ -91,9 +91,13 @@ static int prepare_data(training *t, const char *file) {
   char fingerprint[sizeof r->fingerprint];
   if (t->set.data) {
     char *real = realpath(t->set.data, NULL);
+    json_t *text = json_string(real ? real : t->set.data);
+    const bool utf8 = text != NULL;
+    json_decref(text);
     const bool fits = snprintf(r->data, sizeof r->data, "%s", real ? real : t->set.data) < (int)sizeof r->data;
     free(real);
     if (!fits) return fail("--data: the path is too long");
+    if (!utf8) return fail("--data: the path is not UTF-8, so no checkpoint can hold it");
   }
   if (data_open(&t->data, &t->s, &t->model, *r->data ? r->data : NULL)) return EXIT_ERROR;
   const int64_t *count = t->data.info.count;

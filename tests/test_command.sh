@@ -1,0 +1,354 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# The `lamina` command from outside: exit statuses, messages about bad input, JSON, checkpoints, Ctrl-C and --resume.
+# Usage: test_command.sh SOURCE_ROOT BUILD_ROOT, or test_command.sh LAMINA
+set -u
+if [ $# -ge 2 ]; then
+  lamina=$2/tools/lamina
+  LAMINA_MODEL_PATH=$1/models
+  export LAMINA_MODEL_PATH
+else
+  lamina=$1
+fi
+case $lamina in /*) ;; *) lamina=$PWD/$lamina ;; esac
+work=$(mktemp -d)
+mounted=
+job=
+finish() {
+  [ -z "$job" ] || kill -KILL "$job" 2>/dev/null
+  [ -z "$mounted" ] || umount "$mounted" 2>/dev/null
+  rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 1' INT TERM HUP
+cd "$work" || exit 1
+unset LAMINA_ISA
+checks=0 failed=0
+
+bad() {
+  failed=$((failed + 1))
+  echo "FAILED: $*"
+  sed 's/^/    out: /' out 2>/dev/null | tail -5
+  sed 's/^/    err: /' err 2>/dev/null | tail -5
+}
+
+# expect STATUS TEXT COMMAND...: the exit status, and TEXT (fixed; "" for any) somewhere in what was printed
+expect() {
+  want=$1 text=$2
+  shift 2
+  checks=$((checks + 1))
+  "$@" >out 2>err
+  got=$?
+  if [ $got -ne "$want" ]; then bad "$* : exit status $got, not $want"; return 1; fi
+  if [ -n "$text" ] && ! cat out err | grep -qF -e "$text"; then bad "$* : does not say '$text'"; return 1; fi
+  # errors go to standard error, and say who speaks
+  if [ "$want" -eq 1 ] && ! grep -q '^lamina: ' err; then bad "$* : no message on standard error"; return 1; fi
+  return 0
+}
+
+# The last line of `out` must be one JSON object with these keys. The reader of model files judges it: a well-formed object
+# that is no model is refused for its keys, anything else for its syntax.
+json() {
+  checks=$((checks + 1))
+  tail -n 1 out >object.json
+  case $(head -c 1 object.json) in '{') ;; *) bad "the last line is no object: $(head -c 80 object.json)"; return ;; esac
+  "$lamina" explain ./object.json >out.json 2>err.json
+  grep -q 'unknown key' err.json || bad "not valid JSON: $(cat err.json)"
+  for key in "$@"; do
+    grep -q "\"$key\":" object.json || bad "the JSON has no '$key'"
+  done
+}
+
+# value KEY: a number or a list out of object.json
+value() { sed -n "s/.*\"$1\":\(\[[^]]*\]\|[^,}]*\).*/\1/p" object.json; }
+
+same() {
+  checks=$((checks + 1))
+  [ "$1" = "$2" ] || bad "$3: '$1' is not '$2'"
+}
+
+same_file() {
+  checks=$((checks + 1))
+  cmp -s "$1" "$2" || bad "$3: $1 and $2 differ"
+}
+
+be32() { printf "\\$(printf %03o $(($1 >> 24 & 255)))\\$(printf %03o $(($1 >> 16 & 255)))\\$(printf %03o $(($1 >> 8 & 255)))\\$(printf %03o $(($1 & 255)))"; }
+
+# idx FOLDER TRAIN TEST LABEL: an IDX data set of random images, all with that label
+idx() {
+  mkdir -p "$1"
+  for part in train t10k; do
+    n=$2
+    [ $part = train ] || n=$3
+    { be32 2051; be32 "$n"; be32 28; be32 28; head -c $((n * 784)) /dev/urandom; } >"$1/$part-images-idx3-ubyte"
+    { be32 2049; be32 "$n"; i=0; while [ $i -lt "$n" ]; do printf "\\$(printf %03o "$4")"; i=$((i + 1)); done; } \
+      >"$1/$part-labels-idx1-ubyte"
+  done
+}
+
+# npy FILE SHAPE BYTES: bytes (u1) of that shape
+npy() {
+  printf '\223NUMPY\001\000v\000' >"$1"
+  printf '%-117s\n' "{'descr': '|u1', 'fortran_order': False, 'shape': $2, }" >>"$1"
+  head -c "$3" /dev/urandom >>"$1"
+}
+
+# Batch norm has running statistics and dropout a random stream: a resumed run must find both again.
+cat >tiny.json <<'EOF'
+{"inputs": [{"name": "x", "shape": [28, 28, 1]}],
+ "layers": [
+  {"type": "flatten", "name": "flat", "inputs": ["x"]},
+  {"type": "linear", "name": "fc1", "inputs": ["flat"], "attributes": {"out_features": 24}},
+  {"type": "batch_norm", "name": "bn1", "inputs": ["fc1"]},
+  {"type": "relu", "name": "relu1", "inputs": ["bn1"]},
+  {"type": "dropout", "name": "drop1", "inputs": ["relu1"]},
+  {"type": "linear", "name": "fc2", "inputs": ["drop1"], "attributes": {"out_features": 10}}]}
+EOF
+sed 's/"out_features": 24/"out_features": 20/' tiny.json >other.json
+sed 's/28, 28, 1/28, 28, 3/' tiny.json >colour.json
+cat >deep.json <<'EOF'
+{"inputs": [{"name": "x", "shape": [28, 28, 1]}],
+ "layers": [
+  {"type": "flatten", "name": "flat"},
+  {"type": "linear", "name": "first", "attributes": {"out_features": 16}},
+  {"type": "linear", "name": "second", "attributes": {"out_features": 16}},
+  {"type": "linear", "name": "third", "attributes": {"out_features": 10}}]}
+EOF
+
+echo "usage"
+expect 2 "Usage" "$lamina"
+expect 0 "lamina train" "$lamina" help
+expect 0 "Examples" "$lamina" help train
+expect 0 "lamina " "$lamina" --version
+expect 2 "did you mean 'lamina train'" "$lamina" trian
+for command in info layers train eval run time explain; do
+  expect 0 "Usage: lamina $command" "$lamina" $command --help
+  expect 2 "there is no option --nonsense" "$lamina" $command --nonsense
+done
+expect 2 "did you mean --epochs" "$lamina" train ./tiny.json --epoch 2
+expect 2 "MODEL is missing" "$lamina" train
+expect 2 "one argument too many" "$lamina" train ./tiny.json ./other.json
+expect 2 "--epochs needs a value" "$lamina" train ./tiny.json --epochs
+for number in 0 -1 x 1x "" " 1" 1.5 99999999999999999999; do
+  expect 2 "--epochs must be a whole number" "$lamina" train ./tiny.json "--epochs=$number"
+  expect 2 "--batch must be a whole number" "$lamina" train ./tiny.json --batch "$number"
+  expect 2 "--batch must be a whole number" "$lamina" time ./tiny.json --batch "$number"
+  expect 2 "--threads must be a whole number" "$lamina" info --threads "$number"
+done
+for number in 0 -0.1 nan inf 1e999 0.1x ""; do
+  expect 2 "--lr must be a number" "$lamina" train ./tiny.json --lr "$number"
+done
+expect 2 "--momentum must be a number" "$lamina" train ./tiny.json --momentum -1
+expect 2 "--weight-decay must be a number" "$lamina" train ./tiny.json --weight-decay -1
+expect 2 "--seed must be a whole number" "$lamina" train ./tiny.json --seed -1
+expect 2 "--optimizer must be one of" "$lamina" train ./tiny.json --optimizer sg
+expect 2 "--schedule must be one of" "$lamina" train ./tiny.json --schedule linear
+expect 2 "belong to --optimizer sgd" "$lamina" train ./tiny.json --optimizer adam --momentum 0.5
+expect 2 "--nesterov needs" "$lamina" train ./tiny.json --nesterov --momentum 0
+expect 2 "--json takes no value" "$lamina" info --json=yes
+expect 2 "--weights FILE is missing" "$lamina" eval ./tiny.json
+expect 2 "--input X.npy is missing" "$lamina" run ./tiny.json --weights w
+
+echo "info, layers, explain, time"
+expect 0 "cpu" "$lamina" info
+expect 0 "" "$lamina" info --json && json version cpu isa isas threads cores
+expect 0 "generic" env LAMINA_ISA=generic "$lamina" info
+expect 0 "generic" "$lamina" info --isa generic
+expect 1 "mmx" "$lamina" info --isa mmx
+expect 1 "mmx" env LAMINA_ISA=mmx "$lamina" info
+expect 0 "64" "$lamina" info --threads 64
+expect 0 "conv2d" "$lamina" layers
+expect 0 "" "$lamina" layers --json && json layers
+expect 0 "out_channels" "$lamina" layers conv2d
+expect 0 "" "$lamina" layers conv2d --json && json attributes ports kernels
+expect 1 "did you mean 'linear'" "$lamina" layers liner
+expect 1 "no_such.so" "$lamina" layers --plugin ./no_such.so
+expect 0 "fc1" "$lamina" explain ./tiny.json
+expect 0 "" "$lamina" explain ./tiny.json --train --batch 4 --json && json nodes arena_bytes unplanned_bytes
+expect 0 "fc1" "$lamina" time ./tiny.json --runs 3
+expect 0 "" "$lamina" time ./tiny.json --batch 4 --runs 3 --json && json median_ms min_ms nodes images_per_second
+expect 0 "" "$lamina" time ./tiny.json --train --batch 8 --runs 3 --json && json median_ms backward_ms step_ms
+if [ -w /dev/full ]; then
+  checks=$((checks + 1))
+  "$lamina" info >/dev/full 2>err && bad "a full standard output is not an error"
+fi
+
+echo "models"
+expect 1 "there is no model 'tiny'" "$lamina" explain tiny # never the working directory
+expect 1 "cannot read the model" "$lamina" explain ./missing.json
+expect 0 "fc1" env "LAMINA_MODEL_PATH=/nowhere:$work" "$lamina" explain tiny
+echo '{"inputs": [' >broken.json
+expect 1 "broken.json:2" "$lamina" explain ./broken.json
+# each row: what the first linear layer becomes, and what the message must name
+while IFS='|' read -r from to text; do
+  sed "s/$from/$to/" tiny.json >wrong.json
+  expect 1 "$text" "$lamina" explain ./wrong.json
+done <<'EOF'
+"type": "relu"|"type": "frobnicate"|frobnicate
+"out_features": 24|"out_featurs": 24|out_featurs
+"out_features": 24|"out_features": 0|out_features
+"out_features": 24|"out_features": -5|out_features
+"inputs": \["flat"\]|"inputs": ["nobody"]|nobody
+"inputs": \["flat"\]|"inputs": ["relu1"]|cycle
+28, 28, 1|28, 0, 1|x
+28, 28, 1|28, -28, 1|x
+"type": "relu"|"type": "conv2d"|relu1
+EOF
+sed 's/"out_features": 10}}/"out_features": 10}}, {"type": "relu", "name": "more", "inputs": ["fc1"]}/' tiny.json >two.json
+expect 1 "this one has 2" "$lamina" train ./two.json
+sed 's/{"name": "x", "shape": \[28, 28, 1\]}/&, {"name": "z", "shape": [4]}/; s/"inputs": \["drop1"\]/"inputs": ["drop1"]/' \
+  tiny.json >inputs.json
+expect 1 "" "$lamina" train ./inputs.json
+
+echo "data"
+idx small 40 20 3
+idx labels 40 20 12
+idx cut 40 20 3
+idx huge 40 20 3
+head -c 5000 small/train-images-idx3-ubyte >cut/train-images-idx3-ubyte
+{ be32 2051; be32 2147483647; be32 2147483647; be32 2147483647; head -c 5000 /dev/zero; } >huge/train-images-idx3-ubyte
+expect 1 "no_such_folder" "$lamina" train ./tiny.json --data no_such_folder
+expect 1 "train-images-idx3-ubyte" "$lamina" train ./tiny.json --data cut --epochs 1
+expect 1 "train-images-idx3-ubyte" "$lamina" train ./tiny.json --data huge --epochs 1
+expect 1 "largest label is 12" "$lamina" train ./tiny.json --data labels --epochs 1
+expect 1 "--batch 41 is larger than the data, which has 40" "$lamina" train ./tiny.json --data small --batch 41
+expect 0 "epoch 1/1" "$lamina" train ./tiny.json --data small --batch 40 --epochs 1
+expect 0 "epoch 1/1" "$lamina" train ./colour.json --data small --batch 7 --epochs 1 # grey images feed three channels
+sed 's/28, 28, 1/14, 14, 1/' tiny.json >size.json
+expect 1 "28x28x1 do not fit" "$lamina" train ./size.json --data small --batch 8
+
+echo "training"
+expect 0 "" "$lamina" train ./tiny.json --epochs 2 --seed 3 --threads 1 --json --save one.safetensors &&
+  json train_loss test_accuracy epochs seconds images_per_second isa threads epoch_losses arena_bytes unplanned_bytes
+losses=$(value epoch_losses)
+grep -q "epoch 2/2  loss " err || bad "no line for the second epoch on standard error"
+expect 0 "" "$lamina" train ./tiny.json --epochs 2 --seed 3 --threads 2 --json --save two.safetensors && json
+same "$(value epoch_losses)" "$losses" "losses with 2 threads"
+same_file one.safetensors two.safetensors "weights with 2 threads"
+expect 0 "" "$lamina" train ./tiny.json --epochs 2 --seed 3 --threads 9 --json && json
+same "$(value epoch_losses)" "$losses" "losses with 9 threads"
+for options in "--optimizer adam --schedule cosine" "--optimizer adamw --schedule step" "--nesterov --weight-decay 1e-4"; do
+  expect 0 "epoch 1/1" "$lamina" train ./tiny.json --epochs 1 $options
+done
+expect 0 "confusion" "$lamina" eval ./tiny.json --weights one.safetensors
+expect 0 "" "$lamina" eval ./tiny.json --weights one.safetensors.train --batch 300 --json && json test_accuracy confusion
+expect 1 "another model" "$lamina" eval ./other.json --weights one.safetensors
+head -c 3000 one.safetensors >short.safetensors
+expect 1 "short.safetensors" "$lamina" eval ./tiny.json --weights short.safetensors
+expect 1 "missing.safetensors" "$lamina" eval ./tiny.json --weights missing.safetensors
+npy x.npy "(2, 28, 28, 1)" 1568
+npy x1.npy "(28, 28, 1)" 784
+npy x2.npy "(2, 14, 28, 1)" 784
+expect 0 "sample 1:" "$lamina" run ./tiny.json --weights one.safetensors --input x.npy --output y.npy --top 3
+same "$(wc -c <y.npy)" 208 "size of y.npy"
+expect 0 "" "$lamina" run ./tiny.json --weights one.safetensors --input x1.npy --json && json samples
+expect 1 "2x14x28x1 does not fit" "$lamina" run ./tiny.json --weights one.safetensors --input x2.npy
+expect 1 "cannot write" "$lamina" run ./tiny.json --weights one.safetensors --input x.npy --output no/where/y.npy
+
+echo "a loss that is not finite"
+expect 0 "" "$lamina" train ./deep.json --epochs 1 --lr 0.01 --save deep.safetensors
+cp deep.safetensors deep.before
+cp deep.safetensors.train deep.train.before
+expect 1 "the first layer whose output is not finite is " "$lamina" train ./deep.json --epochs 3 --lr 1e6 \
+  --resume deep.safetensors
+grep -q 'lamina: step [0-9]* (epoch 2)' err || bad "the message does not say which step"
+same_file deep.safetensors deep.before "weights after a loss that was not finite"
+same_file deep.safetensors.train deep.train.before "checkpoint after a loss that was not finite"
+
+echo "saving"
+mkdir folder
+expect 1 "it is a folder" "$lamina" train ./tiny.json --epochs 1 --save folder
+expect 1 "cannot write 'no/where'" "$lamina" train ./tiny.json --epochs 1 --save no/where
+expect 1 "not a regular file" "$lamina" train ./tiny.json --epochs 1 --save /dev/null
+expect 2 "--save names the weights" "$lamina" train ./tiny.json --epochs 1 --save w.train
+cp one.safetensors full.safetensors
+cp one.safetensors.train full.safetensors.train
+limited() { # writes of more than some kilobytes fail, as on a full disk
+  (
+    trap '' XFSZ
+    ulimit -f 16
+    "$@"
+  )
+}
+expect 1 "full.safetensors" limited "$lamina" train ./tiny.json --epochs 4 --resume full.safetensors
+same_file full.safetensors one.safetensors "weights after a failed save"
+same_file full.safetensors.train one.safetensors.train "checkpoint after a failed save"
+mkdir disk
+if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=256k none disk 2>/dev/null; then
+  mounted=$work/disk
+  cp one.safetensors one.safetensors.train disk
+  dd if=/dev/zero of=disk/ballast bs=1k 2>/dev/null
+  expect 1 "No space left" "$lamina" train ./tiny.json --epochs 3 --resume disk/one.safetensors
+  same_file disk/one.safetensors one.safetensors "weights on a full disk"
+  same_file disk/one.safetensors.train one.safetensors.train "checkpoint on a full disk"
+  same "$(ls disk/.l* disk/*.?????? 2>/dev/null | grep -v -e ballast -e train)" "" "files left behind"
+  umount disk && mounted=
+else
+  echo "  skipped: a full disk needs a tmpfs mount"
+fi
+
+echo "resuming"
+expect 1 "a checkpoint of the model 'tiny', not of 'other'" "$lamina" train ./other.json --resume one.safetensors
+expect 1 "made with --batch 64" "$lamina" train ./tiny.json --resume one.safetensors --batch 32 --epochs 3
+expect 1 "made with --seed 3" "$lamina" train ./tiny.json --resume one.safetensors --seed 4 --epochs 3
+expect 1 "holds the state of --optimizer sgd" "$lamina" train ./tiny.json --resume one.safetensors --optimizer adam
+expect 1 "made with other data" "$lamina" train ./tiny.json --resume one.safetensors --data small --epochs 3
+expect 1 "--epochs 1 is too few" "$lamina" train ./tiny.json --resume one.safetensors --epochs 1
+expect 1 "cannot read the checkpoint" "$lamina" train ./tiny.json --resume nothing
+cp one.safetensors alone.safetensors
+expect 1 "holds weights alone" "$lamina" train ./tiny.json --resume alone.safetensors
+cp one.safetensors plain.train
+expect 1 "is not a checkpoint" "$lamina" train ./tiny.json --resume plain.train
+head -c 2000 one.safetensors.train >short.train
+expect 1 "short.train" "$lamina" train ./tiny.json --resume short.train
+
+# interrupted SIGNAL STATUS EPOCHS: starts a run, stops it in the middle, goes on to the end, compares with a whole run
+interrupted() {
+  signal=$1 status=$2
+  shift 2
+  rm -f part.safetensors part.safetensors.train
+  "$lamina" train ./tiny.json --epochs 12 --batch 16 --seed 5 "$@" --threads 1 --save part.safetensors --json >out 2>err &
+  job=$!
+  tries=0
+  until grep -q '^epoch 1/' err || [ $tries -ge 600 ]; do
+    sleep 0.05
+    tries=$((tries + 1))
+  done
+  kill -"$signal" $job
+  wait $job
+  got=$?
+  job=
+  same $got "$status" "exit status after $signal"
+  json interrupted
+  same "$(value interrupted)" true "interrupted"
+  grep -q 'go on with: lamina train ./tiny.json --resume part.safetensors' err || bad "no word on how to go on"
+  expect 0 "" "$lamina" eval ./tiny.json --weights part.safetensors
+  expect 0 "resume  after epoch" "$lamina" train ./tiny.json --resume part.safetensors --threads 2 --json && json
+  same "$(value epoch_losses)" "$whole" "losses of an interrupted run ($signal $*)"
+  same_file part.safetensors whole.safetensors "weights of an interrupted run ($signal $*)"
+}
+for options in "--momentum 0.9 --schedule cosine" "--optimizer adam"; do
+  expect 0 "" "$lamina" train ./tiny.json --epochs 12 --batch 16 --seed 5 $options --threads 2 --save whole.safetensors \
+    --json && json
+  whole=$(value epoch_losses)
+  interrupted INT 130 $options
+done
+interrupted TERM 143 --optimizer adam
+expect 0 "" "$lamina" train ./tiny.json --resume part.safetensors --json && json # a finished run: nothing is left to do
+same "$(value epoch_losses)" "$whole" "losses of a finished run"
+
+"$lamina" train ./tiny.json --epochs 100 >out 2>err &
+job=$!
+until grep -q '^epoch 1/' out || ! kill -0 $job; do sleep 0.05; done
+kill -INT $job
+wait $job
+same $? 130 "exit status after Ctrl-C without --save"
+job=
+grep -q "nothing was saved" out || bad "no word that nothing was saved"
+
+if command -v script >/dev/null; then
+  expect 0 "step " script -qec "TERM=xterm '$lamina' train ./tiny.json --epochs 1 --batch 8" /dev/null
+fi
+
+echo "$checks checks, $failed failed"
+[ $failed -eq 0 ]
