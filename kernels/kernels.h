@@ -108,16 +108,17 @@ typedef struct lamina_softmax_kernels {
   void (*backward)(int64_t n, const float *y, const float *dy, int accumulate, float *dx);
 } lamina_softmax_kernels;
 
-/* PyTorch's rules, operation by operation in fp32; the caller computes the scalars in double. */
+/* PyTorch's rules, operation by operation in fp32. The scalars come in double, since what is derived from them is computed
+   in double and rounded where PyTorch rounds it: 1 - 0.999 in fp32 would be wrong in its fifth digit. */
 typedef struct lamina_sgd_step {
-  float lr, momentum, dampening, weight_decay;
+  double lr, momentum, dampening, weight_decay;
   int nesterov, first; /* first: the momentum buffer starts as the gradient */
 } lamina_sgd_step;
 
 typedef struct lamina_adam_step {
-  float lr, beta1, beta2, eps, weight_decay;
+  double lr, beta1, beta2, eps, weight_decay;
   int decoupled;              /* AdamW: w *= 1 - lr * weight_decay before the step, instead of adding to the gradient */
-  float bias1, sqrt_bias2;    /* 1 - beta1^t, sqrt(1 - beta2^t) */
+  double bias1, sqrt_bias2;   /* 1 - beta1^t, sqrt(1 - beta2^t) */
 } lamina_adam_step;
 
 typedef struct lamina_optimizer_kernels {
