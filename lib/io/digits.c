@@ -39,16 +39,16 @@ typedef struct {
 } placement;
 
 static placement choose_placement(dice *r) {
-  const float height = between(r, 14, 21.5f), width = height * between(r, 0.45f, 0.85f);
-  const float slant = between(r, -0.35f, 0.35f), half_tangent = between(r, -0.13f, 0.13f);
+  const float height = between(r, 14.5f, 21.5f), width = height * between(r, 0.48f, 0.85f);
+  const float slant = between(r, -0.32f, 0.32f), half_tangent = between(r, -0.13f, 0.13f);
   /* The rotation by twice the angle whose tangent this is, up to 15 degrees. */
   const float norm = 1 + half_tangent * half_tangent;
   const float cosine = (1 - half_tangent * half_tangent) / norm, sine = 2 * half_tangent / norm;
   placement p = {.a = cosine * width, .b = cosine * slant * height - sine * height};
   p.c = sine * width;
   p.d = sine * slant * height + cosine * height;
-  p.centre.x = 13.5f + between(r, -3.5f, 3.5f);
-  p.centre.y = 13.5f + between(r, -3.5f, 3.5f);
+  p.centre.x = 13.5f + between(r, -2.6f, 2.6f);
+  p.centre.y = 13.5f + between(r, -2.6f, 2.6f);
   return p;
 }
 
