@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "window.h"
+
+#include <string.h>
+
+/* Bounds keep every product below 2^63, as the sizes of the image are checked on their own. */
+#define MAX_EXTENT 1048576
+
+const lamina_attr window_attr_kernel = {.size = sizeof(lamina_attr),
+                                        .name = "kernel",
+                                        .type = LAMINA_ATTR_INTS,
+                                        .min = 1,
+                                        .max = MAX_EXTENT,
+                                        .count = 2,
+                                        .doc = "height and width of the window"};
+const lamina_attr window_attr_stride = {.size = sizeof(lamina_attr),
+                                        .name = "stride",
+                                        .type = LAMINA_ATTR_INTS,
+                                        .def = "0",
+                                        .min = 0,
+                                        .max = MAX_EXTENT,
+                                        .count = 2,
+                                        .doc = "step of the window, vertical and horizontal; 0: the kernel's size"};
+const lamina_attr window_attr_padding = {.size = sizeof(lamina_attr),
+                                         .name = "padding",
+                                         .type = LAMINA_ATTR_INTS,
+                                         .def = "0",
+                                         .min = 0,
+                                         .max = MAX_EXTENT,
+                                         .count = 2,
+                                         .doc =
+                                             "rows above and below, columns left and right; at most half the kernel"};
+const lamina_attr window_attr_ceil_mode = {.size = sizeof(lamina_attr),
+                                           .name = "ceil_mode",
+                                           .type = LAMINA_ATTR_BOOL,
+                                           .def = "false",
+                                           .doc = "round the output's size up: keep windows that reach past the end"};
+
+/* PyTorch's rule. In ceil_mode the last window must start inside the image or its left padding. */
+static int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation,
+                           int ceil_mode) {
+  int64_t span = size + 2 * padding - dilation * (kernel - 1) - 1;
+  if (span < 0 && !(ceil_mode && span + stride > 0)) return 0;
+  if (!ceil_mode) return span / stride + 1;
+  int64_t n = (span + stride - 1) / stride + 1;
+  return (n - 1) * stride >= size + padding ? n - 1 : n;
+}
+
+window window_of(const lamina_node *node, const lamina_value *dilation) {
+  const int64_t *dim = node->inputs[0].dim;
+  window win = {.images = dim[0], .h = dim[1], .w = dim[2], .channels = dim[3]};
+  int64_t out[2], taps[2];
+  for (int i = 0; i < 2; i++) {
+    win.kernel[i] = node->attrs[WINDOW_KERNEL].ints[i];
+    win.stride[i] = node->attrs[WINDOW_STRIDE].ints[i];
+    if (win.stride[i] == 0) win.stride[i] = win.kernel[i];
+    win.padding[i] = node->attrs[WINDOW_PADDING].ints[i];
+    win.dilation[i] = dilation ? dilation->ints[i] : 1;
+    out[i] = output_size(dim[1 + i], win.kernel[i], win.stride[i], win.padding[i], win.dilation[i],
+                         node->attrs[WINDOW_CEIL_MODE].i != 0);
+    taps[i] = layer_min(win.kernel[i], dim[1 + i]);
+  }
+  win.oh = out[0];
+  win.ow = out[1];
+  win.max_taps = taps[0] * taps[1];
+  return win;
+}
+
+lamina_status window_infer(lamina_node *node, const lamina_value *dilation) {
+  lamina_status status = layer_check_input(node, 0, 4, 4, "(N, H, W, C)");
+  if (status != LAMINA_OK) return status;
+  window win = window_of(node, dilation);
+  char text[LAYER_SHAPE_TEXT];
+  layer_shape_text(&node->inputs[0], text);
+  if (win.padding[0] * 2 > win.kernel[0] || win.padding[1] * 2 > win.kernel[1]) {
+    return node->host->fail(node->host, LAMINA_INVALID_ARGUMENT,
+                            "padding %lldx%lld is more than half of the kernel %lldx%lld", (long long)win.padding[0],
+                            (long long)win.padding[1], (long long)win.kernel[0], (long long)win.kernel[1]);
+  }
+  if (win.oh < 1 || win.ow < 1) {
+    return node->host->fail(node->host, LAMINA_SHAPE_MISMATCH,
+                            "a window of %lldx%lld (dilation %lldx%lld, padding %lldx%lld) does not fit into input %s",
+                            (long long)win.kernel[0], (long long)win.kernel[1], (long long)win.dilation[0],
+                            (long long)win.dilation[1], (long long)win.padding[0], (long long)win.padding[1], text);
+  }
+  lamina_tensor *y = &node->outputs[0];
+  y->rank = 4;
+  y->dim[0] = win.images;
+  y->dim[1] = win.oh;
+  y->dim[2] = win.ow;
+  y->dim[3] = win.channels;
+  return LAMINA_OK;
+}
+
+lamina_status window_cost(const lamina_node *node, const window *win, lamina_cost *cost, const char *algorithm) {
+  double out = (double)win->images * (double)win->oh * (double)win->ow * (double)win->channels;
+  double in = (double)win->images * (double)win->h * (double)win->w * (double)win->channels;
+  cost->flops = out * (double)win->kernel[0] * (double)win->kernel[1];
+  cost->bytes = (in + out) * sizeof(float);
+  cost->backward_flops = cost->flops;
+  cost->backward_bytes = 2 * cost->bytes;
+  cost->algorithm = algorithm;
+  size_t lists = (size_t)node->host->threads(node->host) * (sizeof(float *) + sizeof(const float *));
+  if (__builtin_mul_overflow(lists, (size_t)win->max_taps, &cost->workspace)) {
+    return node->host->fail(node->host, LAMINA_OUT_OF_MEMORY, "a window of %lld taps is too large",
+                            (long long)win->max_taps);
+  }
+  return LAMINA_OK;
+}
+
+/* The part of a window along one axis that lies inside 0 .. size - 1: taps first .. first + count - 1. */
+typedef struct span {
+  int64_t start; /* of tap 0; negative in the padding */
+  int64_t first, count, padded;
+} span;
+
+static span span_of(const window *win, int axis, int64_t out) {
+  int64_t size = axis ? win->w : win->h, kernel = win->kernel[axis], step = win->dilation[axis];
+  span s = {.start = out * win->stride[axis] - win->padding[axis]};
+  s.first = s.start < 0 ? layer_min(kernel, layer_ceil_div(-s.start, step)) : 0;
+  int64_t end = s.start < size ? layer_min(kernel, (size - 1 - s.start) / step + 1) : 0;
+  s.count = layer_max(0, end - s.first);
+  s.padded = layer_min(kernel, size + win->padding[axis] - s.start);
+  return s;
+}
+
+/* Collects the taps of one pixel; x and dx (either may have NULL data) begin at the image and channel that are wanted.
+ */
+static void collect(const window *win, span v, span h, const float *x, int64_t x_ld, float *dx, int64_t dx_ld,
+                    window_taps *taps) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < v.count; i++) {
+    int64_t row = (v.start + (v.first + i) * win->dilation[0]) * win->w + h.start + h.first * win->dilation[1];
+    for (int64_t j = 0; j < h.count; j++, n++) {
+      int64_t pixel = row + j * win->dilation[1];
+      if (x) taps->x[n] = x + pixel * x_ld;
+      if (dx) taps->dx[n] = dx + pixel * dx_ld;
+    }
+  }
+  taps->count = n;
+  taps->padded_area = v.padded * h.padded;
+}
+
+static void forward_task(void *arg, int64_t index, int thread) {
+  const window_forward *walk = arg;
+  const window *win = walk->win;
+  window_taps taps = {.x = walk->taps + thread * win->max_taps};
+  int64_t end = layer_min((index + 1) * walk->rows_per_task, win->images * win->oh);
+  for (int64_t row = index * walk->rows_per_task; row < end; row++) {
+    const float *image = walk->x.data + row / win->oh * win->h * win->w * walk->x.ld;
+    span v = span_of(win, 0, row % win->oh);
+    for (int64_t ow = 0; ow < win->ow; ow++) {
+      collect(win, v, span_of(win, 1, ow), image, walk->x.ld, NULL, 0, &taps);
+      walk->pixel(walk, &taps, walk->y.data + (row * win->ow + ow) * walk->y.ld);
+    }
+  }
+}
+
+void window_run_forward(const lamina_host *host, window_forward *walk) {
+  const window *win = walk->win;
+  int64_t rows = win->images * win->oh;
+  walk->rows_per_task = layer_max(1, LAYER_TASK_FLOATS / (win->ow * win->channels));
+  layer_parallel(host, layer_ceil_div(rows, walk->rows_per_task), walk->x.rows * win->channels, forward_task, walk);
+}
+
+static void zero_block(const window_backward *walk, float *dx, int64_t channels) {
+  const window *win = walk->win;
+  for (int64_t pixel = 0; pixel < win->h * win->w; pixel++) {
+    memset(dx + pixel * walk->dx.ld, 0, (size_t)channels * sizeof(float));
+  }
+}
+
+static void backward_task(void *arg, int64_t index, int thread) {
+  const window_backward *walk = arg;
+  const window *win = walk->win;
+  window_taps taps = {.x = walk->taps + thread * win->max_taps, .dx = walk->d_taps + thread * win->max_taps};
+  int64_t image = index / walk->blocks, c = index % walk->blocks * walk->channel_block;
+  int64_t channels = layer_min(walk->channel_block, win->channels - c);
+  int64_t pixels = win->h * win->w;
+  const float *x = walk->x.data ? walk->x.data + image * pixels * walk->x.ld + c : NULL;
+  float *dx = walk->dx.data + image * pixels * walk->dx.ld + c;
+  if (!walk->accumulate) zero_block(walk, dx, channels);
+  for (int64_t oh = 0; oh < win->oh; oh++) {
+    span v = span_of(win, 0, oh);
+    for (int64_t ow = 0; ow < win->ow; ow++) {
+      int64_t out = (image * win->oh + oh) * win->ow + ow;
+      collect(win, v, span_of(win, 1, ow), x, walk->x.ld, dx, walk->dx.ld, &taps);
+      const float *y = walk->y.data ? walk->y.data + out * walk->y.ld + c : NULL;
+      walk->pixel(walk, &taps, channels, y, walk->dy.data + out * walk->dy.ld + c);
+    }
+  }
+}
+
+void window_run_backward(const lamina_host *host, window_backward *walk) {
+  const window *win = walk->win;
+  /* About 32 tasks or more where there are that many images and blocks of 16 channels (a cache line). */
+  int64_t parts = layer_max(1, 32 / win->images);
+  walk->channel_block = layer_max(16, layer_ceil_div(layer_ceil_div(win->channels, parts), 16) * 16);
+  walk->blocks = layer_ceil_div(win->channels, walk->channel_block);
+  layer_parallel(host, win->images * walk->blocks, win->images * win->h * win->w * win->channels, backward_task, walk);
+}
