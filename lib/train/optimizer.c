@@ -91,20 +91,20 @@ static lamina_status list_chunks(lamina_exec *exec, int slots, chunk *chunks, in
 }
 
 static void set_scalars(step *s, const lamina_optimizer *o, int64_t number) {
-  s->sgd = (lamina_sgd_step){.lr = (float)o->lr,
-                             .momentum = (float)o->momentum,
-                             .dampening = (float)o->dampening,
-                             .weight_decay = (float)o->weight_decay,
+  s->sgd = (lamina_sgd_step){.lr = o->lr,
+                             .momentum = o->momentum,
+                             .dampening = o->dampening,
+                             .weight_decay = o->weight_decay,
                              .nesterov = o->nesterov,
                              .first = number == 1};
-  s->adam = (lamina_adam_step){.lr = (float)o->lr,
-                               .beta1 = (float)o->beta1,
-                               .beta2 = (float)o->beta2,
-                               .eps = (float)o->eps,
-                               .weight_decay = (float)o->weight_decay,
+  s->adam = (lamina_adam_step){.lr = o->lr,
+                               .beta1 = o->beta1,
+                               .beta2 = o->beta2,
+                               .eps = o->eps,
+                               .weight_decay = o->weight_decay,
                                .decoupled = o->type == LAMINA_ADAMW,
-                               .bias1 = (float)(1 - pow(o->beta1, (double)number)),
-                               .sqrt_bias2 = (float)sqrt(1 - pow(o->beta2, (double)number))};
+                               .bias1 = (1 - pow(o->beta1, (double)number)),
+                               .sqrt_bias2 = sqrt(1 - pow(o->beta2, (double)number))};
 }
 
 lamina_status lamina_exec_step(lamina_exec *exec, const lamina_optimizer *given) {
