@@ -50,11 +50,13 @@ install_packages $build_packages $test_packages
 
 if build build --buildtype=release; then run build; fi
 
-build build-gcc --buildtype=release -Dwerror=true && note build-gcc 'no warning'
-if CC=clang build build-clang --buildtype=release -Dwerror=true; then
+if build build-gcc --buildtype=release -Dwerror=true; then note build-gcc 'no warning'; fi
+export CC=clang
+if build build-clang --buildtype=release -Dwerror=true; then
   note build-clang 'no warning'
   run build-clang --suite fast --suite kernels --suite golden
 fi
+unset CC
 
 export ASAN_OPTIONS=abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
 if build build-asan --buildtype=debugoptimized -Db_sanitize=address,undefined; then
