@@ -57,7 +57,7 @@ arrows plugins lamina/plugin.h kernels.h
 arrows lib $posix hwloc.h jansson.h zlib.h lamina/lamina.h lamina/plugin.h lamina/version.h kernels.h ../plugins/builtin.h \
   cpuid.h
 arrows tools $posix jansson.h lamina/lamina.h
-arrows examples lamina/lamina.h
+arrows examples lamina/lamina.h lamina/plugin.h
 arrows bench $posix lamina/lamina.h benchmark/benchmark.h dnnl.h dnnl.hpp
 
 only_in lib/cpu.c '__get_cpuid|__cpuid|cpuid\.h|xgetbv|getauxval|__builtin_cpu' lib kernels plugins tools examples
@@ -73,7 +73,8 @@ done
 # A file that people read in one piece stays readable, and says its licence.
 for file in $(find include lib kernels plugins tools examples tests -name '*.[ch]'); do
   lines=$(wc -l <"$file")
-  [ "$lines" -le 450 ] || complain "$file has $lines lines: split it"
+  case "$file" in tests/*) most=600 ;; *) most=450 ;; esac
+  [ "$lines" -le $most ] || complain "$file has $lines lines: split it"
   head -1 "$file" | grep -q 'SPDX-License-Identifier: Apache-2.0' || complain "$file does not begin with its SPDX line"
 done
 [ $failed -eq 0 ] && echo "the arrows hold"
