@@ -8,6 +8,8 @@
 #ifndef LAMINA_KERNEL_TEST_H
 #define LAMINA_KERNEL_TEST_H
 
+#include "kernels.h"
+
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -16,8 +18,6 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
-
-#include "kernels.h"
 
 /* ---- guarded memory: a touch outside is a fault on one side, a changed canary on the other ---------------------- */
 
@@ -159,8 +159,10 @@ static inline int test_tables(const lamina_kernels *tables[TEST_MAX_TABLES]) {
   for (int i = 0; i < n; i++) {
     if (wanted && *wanted && strcmp(wanted, known[i].isa) != 0) continue;
     seen = 1;
-    if (known[i].cpu_has_it) tables[count++] = known[i].kernels;
-    else printf("skipped: %s (this CPU has no such ISA)\n", known[i].isa);
+    if (known[i].cpu_has_it)
+      tables[count++] = known[i].kernels;
+    else
+      printf("skipped: %s (this CPU has no such ISA)\n", known[i].isa);
   }
   if (!seen) printf("skipped: %s (not in this build)\n", wanted);
   for (int i = 0; i < count; i++) printf("testing: %s\n", tables[i]->isa);

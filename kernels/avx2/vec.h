@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #define VF_LEN 8
+#define VF_REGISTERS 16
 
 typedef __m256 vf;
 typedef __m256 vm; /* all bits of a lane, or none */

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #define VF_LEN 16
+#define VF_REGISTERS 32
 
 typedef __m512 vf;
 typedef __mmask16 vm;

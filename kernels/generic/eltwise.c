@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Activations and arithmetic on n floats: the specification of the eltwise group. */
-#include <math.h>
-
 #include "generic.h"
+
+#include <math.h>
 
 static void relu(int64_t n, float parameter, const float *x, float *y) {
   for (int64_t i = 0; i < n; i++) y[i] = x[i] <= 0.0f ? 0.0f : x[i]; /* NaN stays */

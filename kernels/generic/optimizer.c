@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One optimizer step on n parameters, in PyTorch's order of operations: the specification of the optimizer group. */
-#include <math.h>
-
 #include "generic.h"
+
+#include <math.h>
 
 static void sgd(int64_t n, const lamina_sgd_step *step, const float *g, float *momentum, float *w) {
   const float lr = (float)step->lr, decay = (float)step->weight_decay, mu = (float)step->momentum;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One output pixel of a pooling window, all channels: the specification of the pool group. */
-#include <math.h>
-
 #include "generic.h"
+
+#include <math.h>
 
 static void max(int64_t taps, const float *const *x, int64_t channels, float *y) {
   for (int64_t c = 0; c < channels; c++) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Softmax of one row: the specification of the softmax group. */
-#include <math.h>
-
 #include "generic.h"
+
+#include <math.h>
 
 static float forward(int64_t n, const float *x, float *y) {
   float max = -INFINITY, sum = 0.0f;

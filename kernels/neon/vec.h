@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #define VF_LEN 4
+#define VF_REGISTERS 32
 
 typedef float32x4_t vf;
 typedef uint32x4_t vm; /* all bits of a lane, or none */

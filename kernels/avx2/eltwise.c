@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "avx2.h"
+#include "shared/eltwise_body.h"
+#include "vec.h"
+
+const lamina_eltwise_kernels lamina_avx2_eltwise = {
+    .activation = {eltwise_relu, eltwise_leaky_relu, eltwise_sigmoid, eltwise_tanh},
+    .activation_backward = {eltwise_relu_backward, eltwise_leaky_relu_backward, eltwise_sigmoid_backward,
+                            eltwise_tanh_backward},
+    .add = eltwise_add,
+    .add_scaled = eltwise_add_scaled,
+    .multiply = eltwise_multiply,
+    .clamp = eltwise_clamp,
+    .all_finite = eltwise_all_finite,
+};

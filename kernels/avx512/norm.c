@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "avx512.h"
+#include "shared/norm_apply_body.h"
+#include "shared/norm_reduce_body.h"
+#include "vec.h"
+
+const lamina_norm_kernels lamina_avx512_norm = {
+    .moments = norm_moments,
+    .normalize = norm_normalize,
+    .backward_reduce = norm_backward_reduce,
+    .backward_apply = norm_backward_apply,
+    .column_sum = norm_column_sum,
+};

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "avx512.h"
+#include "shared/optimizer_body.h"
+#include "vec.h"
+
+const lamina_optimizer_kernels lamina_avx512_optimizer = {
+    .sgd = optimizer_sgd,
+    .adam = optimizer_adam,
+    .sum_squares = optimizer_sum_squares,
+};

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "avx512.h"
+#include "shared/pool_body.h"
+#include "vec.h"
+
+const lamina_pool_kernels lamina_avx512_pool = {
+    .max = pool_max,
+    .max_backward = pool_max_backward,
+    .average = pool_average,
+    .average_backward = pool_average_backward,
+};

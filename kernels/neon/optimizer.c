@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "neon.h"
+#include "shared/optimizer_body.h"
+#include "vec.h"
+
+const lamina_optimizer_kernels lamina_neon_optimizer = {
+    .sgd = optimizer_sgd,
+    .adam = optimizer_adam,
+    .sum_squares = optimizer_sum_squares,
+};
