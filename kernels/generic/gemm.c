@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The GEMM group in plain C: the specification of the group, and what runs where no other ISA does. Tiles of 4 x 8, so
- * that a compiler that vectorizes for four floats finds registers for the accumulators.
+ * The GEMM group in C without intrinsics: the specification of the group, and what runs where no other ISA does. Tiles
+ * of 4 x 8, whose accumulators fit into any machine's registers. They have the compilers' own vector type, since left to
+ * vectorize loops over floats, gcc and clang reach a quarter of the speed.
  */
-#include <math.h>
+#include <string.h>
 
 #include "generic.h"
 
 #define ROWS 4
 #define COLUMNS 8
+#define BLOCK 16 /* floats of a cache line */
+
+typedef float quad __attribute__((vector_size(16)));
 
 /* NaN stays: both comparisons are false for it. */
 static inline float clamp(float x, float lo, float hi) {
@@ -18,18 +22,21 @@ static inline float clamp(float x, float lo, float hi) {
 
 /* `rows` is a constant in every caller. */
 static inline __attribute__((always_inline)) void tile_rows(const lamina_tile *t, const int rows) {
-  float sum[ROWS][COLUMNS] = {{0.0f}};
+  quad acc[ROWS][COLUMNS / 4] = {{{0.0f}}};
   for (int64_t i = 0; i < t->batch; i++) {
     const float *a = t->a[i], *b = t->b + i * t->b_batch;
     for (int64_t p = 0; p < t->k; p++, a += t->a_k, b += t->b_k) {
+      quad bp[COLUMNS / 4];
+      memcpy(bp, b, sizeof bp);
 #pragma GCC unroll 4
       for (int m = 0; m < rows; m++) {
-        const float am = a[m * t->a_row];
-#pragma GCC unroll 8
-        for (int j = 0; j < COLUMNS; j++) sum[m][j] += am * b[j];
+#pragma GCC unroll 2
+        for (int v = 0; v < COLUMNS / 4; v++) acc[m][v] += a[m * t->a_row] * bp[v];
       }
     }
   }
+  float sum[ROWS][COLUMNS];
+  memcpy(sum, acc, sizeof sum);
   for (int m = 0; m < rows; m++) {
     float *c = t->c + m * t->c_row;
     for (int j = 0; j < t->n; j++) {
@@ -59,9 +66,12 @@ static void pack_b(int64_t k, int64_t n, const float *b, int64_t b_k, int64_t b_
       }
 }
 
+/* By blocks, so that the lines of both sides stay in the cache until they are used up. */
 static void transpose(int64_t rows, int64_t cols, const float *src, int64_t src_ld, float *dst, int64_t dst_ld) {
-  for (int64_t c = 0; c < cols; c++)
-    for (int64_t r = 0; r < rows; r++) dst[c * dst_ld + r] = src[r * src_ld + c];
+  for (int64_t c0 = 0; c0 < cols; c0 += BLOCK)
+    for (int64_t r0 = 0; r0 < rows; r0 += BLOCK)
+      for (int64_t c = c0; c < cols && c < c0 + BLOCK; c++)
+        for (int64_t r = r0; r < rows && r < r0 + BLOCK; r++) dst[c * dst_ld + r] = src[r * src_ld + c];
 }
 
 const lamina_gemm_kernels lamina_generic_gemm = {

@@ -38,7 +38,7 @@ static inline int block_part(int64_t left) { return left < 0 ? 0 : left < VF_LEN
 static void pack_rows(int64_t k, int64_t n, const float *b, int64_t b_k, const float *scale, float *dst) {
   for (int64_t p0 = 0; p0 < k; p0 += PACK_DEPTH) {
     const int64_t depth = k - p0 < PACK_DEPTH ? k - p0 : PACK_DEPTH;
-    for (int64_t j = 0; j < n; j += VF_LEN) {
+    for (int64_t j = 0; j < n || j % PANEL; j += VF_LEN) {
       const int cols = block_part(n - j);
       const vf s = scale ? vf_load_n(scale + j, cols) : vf_set1(1.0f);
       const float *from = b + p0 * b_k + j;
