@@ -82,7 +82,8 @@ if [ "$(uname -m)" != x86_64 ]; then
   skip build-aarch64 'the cross build is for x86-64 hosts'
 elif ! install_packages $cross_packages || ! sh tools/cross/sysroot.sh; then
   skip build-aarch64 'the cross compiler, qemu-user or the arm64 libraries cannot be had here'
-elif build build-aarch64 --buildtype=release --cross-file tools/cross/aarch64.ini; then
+elif build build-aarch64 --buildtype=release --cross-file build-sysroot-arm64/sysroot.ini \
+  --cross-file tools/cross/aarch64.ini; then
   run build-aarch64 --timeout-multiplier 10 --suite kernels --suite golden
 fi
 

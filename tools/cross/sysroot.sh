@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Unpacks the arm64 libraries that the cross build links into build-sysroot-arm64/, through a private apt state:
-# nothing is installed, so that no foreign architecture is added to this system, and no root is needed.
+# nothing is installed, so that no foreign architecture is added to this system, and no root is needed. Then:
+#   meson setup build-aarch64 --cross-file build-sysroot-arm64/sysroot.ini --cross-file tools/cross/aarch64.ini
 set -eu
 cd "$(dirname "$0")/../.."
 sysroot=$PWD/build-sysroot-arm64
@@ -30,4 +31,5 @@ apt-get -qq download $packages
 rm -rf "$sysroot"
 mkdir -p "$sysroot"
 for package in *.deb; do dpkg-deb -x "$package" "$sysroot"; done
+printf "[constants]\nsysroot = '%s'\n" "$sysroot" >"$sysroot/sysroot.ini"
 echo "$packages" >"$sysroot/complete"
