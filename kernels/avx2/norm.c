@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "avx2.h"
+#include "vec.h"
+
+/* Written on the vec.h above. */
 #include "shared/norm_apply_body.h"
 #include "shared/norm_reduce_body.h"
-#include "vec.h"
 
 const lamina_norm_kernels lamina_avx2_norm = {
     .moments = norm_moments,

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "avx512.h"
-#include "shared/optimizer_body.h"
 #include "vec.h"
+
+/* Written on the vec.h above. */
+#include "shared/optimizer_body.h"
 
 const lamina_optimizer_kernels lamina_avx512_optimizer = {
     .sgd = optimizer_sgd,

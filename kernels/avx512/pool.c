@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "avx512.h"
-#include "shared/pool_body.h"
 #include "vec.h"
+
+/* Written on the vec.h above. */
+#include "shared/pool_body.h"
 
 const lamina_pool_kernels lamina_avx512_pool = {
     .max = pool_max,

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "neon.h"
-#include "shared/eltwise_body.h"
 #include "vec.h"
+
+/* Written on the vec.h above. */
+#include "shared/eltwise_body.h"
 
 const lamina_eltwise_kernels lamina_neon_eltwise = {
     .activation = {eltwise_relu, eltwise_leaky_relu, eltwise_sigmoid, eltwise_tanh},

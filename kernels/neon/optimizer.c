@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "neon.h"
-#include "shared/optimizer_body.h"
 #include "vec.h"
+
+/* Written on the vec.h above. */
+#include "shared/optimizer_body.h"
 
 const lamina_optimizer_kernels lamina_neon_optimizer = {
     .sgd = optimizer_sgd,
