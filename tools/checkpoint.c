@@ -224,7 +224,7 @@ static int find_file(training *t, const char *path, char *file, size_t file_size
   snprintf(file, file_size, whole ? "%s" : "%s.train", path);
   snprintf(t->save, sizeof t->save, "%.*s", (int)(whole ? length - 6 : length), path);
   if (access(file, R_OK)) {
-    fail("cannot read the checkpoint '%s': %m", file);
+    fail("cannot read the checkpoint '%s': %s", file, strerror(errno));
     if (!access(path, R_OK)) hint("%s holds weights alone, from which training cannot go on", path);
     return EXIT_ERROR;
   }

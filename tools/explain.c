@@ -10,7 +10,7 @@ typedef struct explain_settings {
 } explain_settings;
 
 static const option options[] = {{"batch", "N", OPTION_INT, offsetof(explain_settings, plan.batch), 1, 1 << 24, NULL,
-                                  "samples in a run (default 1)"},
+                                  "samples in a run (default 1; 8 with --train)"},
                                  {"train", NULL, OPTION_FLAG, offsetof(explain_settings, plan.train), 0, 0, NULL,
                                   "plan for training with softmax cross-entropy"},
                                  {"strict", NULL, OPTION_FLAG, offsetof(explain_settings, plan.strict), 0, 0, NULL,
@@ -58,7 +58,7 @@ static int explain_json(const session *s, const model *m, const plan_settings *s
 }
 
 static int run_command(const command *self, int argc, char **argv) {
-  explain_settings set = {.plan.batch = 1};
+  explain_settings set = {0};
   parsed line;
   session s = {0};
   model m = {0};
@@ -66,6 +66,7 @@ static int run_command(const command *self, int argc, char **argv) {
   lamina_plan_info info;
   int status = options_parse(self, argc, argv, &set, &line);
   if (status != OPTIONS_RUN) return status;
+  if (!set.plan.batch) set.plan.batch = set.plan.train ? 8 : 1; /* batch norm cannot train on one sample */
   memset(&info, 0, sizeof info);
   status = session_open(&s, self, &set.common);
   if (!status) status = model_open(&m, &s, line.argument[0]);

@@ -75,6 +75,7 @@ int main(int argc, char **argv) {
   int status = dispatch(argc, argv);
   errno = 0;
   if ((fflush(stdout) || ferror(stdout)) && status == EXIT_OK)
-    status = errno ? fail("cannot write to standard output: %m") : fail("cannot write to standard output");
+    status =
+        errno ? fail("cannot write to standard output: %s", strerror(errno)) : fail("cannot write to standard output");
   return status;
 }

@@ -2,6 +2,7 @@
 #include "model.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -94,7 +95,7 @@ static int find_path(model *m, const char *argument) {
     if (snprintf(m->path, sizeof m->path, "%s", argument) >= (int)sizeof m->path)
       return fail("the path of the model is too long");
     if (access(m->path, R_OK)) {
-      fail("cannot read the model '%s': %m", m->path);
+      fail("cannot read the model '%s': %s", m->path, strerror(errno));
       hint("a name without a slash and .json is looked up among the models that ship with lamina");
       return EXIT_ERROR;
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "session.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -95,10 +96,10 @@ int check_writable(const char *path) {
   char probe[4096];
   if (!stat(path, &status) && !S_ISREG(status.st_mode))
     return fail("cannot write '%s': it is %s", path, S_ISDIR(status.st_mode) ? "a folder" : "not a regular file");
-  if (!access(path, F_OK) && access(path, W_OK)) return fail("cannot write '%s': %m", path);
+  if (!access(path, F_OK) && access(path, W_OK)) return fail("cannot write '%s': %s", path, strerror(errno));
   if (snprintf(probe, sizeof probe, "%s.XXXXXX", path) >= (int)sizeof probe) return fail("'%s' is too long", path);
   const int file = mkstemp(probe); /* files are written beside their place and renamed: the folder must allow it */
-  if (file < 0) return fail("cannot write '%s': %m", path);
+  if (file < 0) return fail("cannot write '%s': %s", path, strerror(errno));
   close(file);
   unlink(probe);
   return EXIT_OK;
@@ -129,6 +130,14 @@ const char *bytes_text(double bytes, char *buffer, size_t size) {
     unit++;
   }
   snprintf(buffer, size, unit ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
+  return buffer;
+}
+
+const char *flops_text(double flops, char *buffer, size_t size) {
+  static const char *const units[] = {"FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP"};
+  int unit = 0;
+  for (; flops >= 1000 && unit < 4; unit++) flops /= 1000;
+  snprintf(buffer, size, "%.3g %s", flops, units[unit]);
   return buffer;
 }
 

@@ -42,6 +42,8 @@ int compare_doubles(const void *a, const void *b);
 double median(double *values, int64_t count);
 /* "12.3 MB", in a buffer of at least 24 bytes; returns it. */
 const char *bytes_text(double bytes, char *buffer, size_t size);
+/* "1.23 GFLOP", in a buffer of at least 24 bytes; returns it. */
+const char *flops_text(double flops, char *buffer, size_t size);
 /* "3x28x28" of dim[first...]; returns the buffer. */
 const char *dims_text(const lamina_tensor *tensor, int first, char *buffer, size_t size);
 /* malloc(count * size), or NULL when that overflows; a count of 0 gives memory too. */

@@ -10,17 +10,17 @@ typedef struct time_settings {
   int64_t runs;
 } time_settings;
 
-static const option options[] = {
-    {"batch", "N", OPTION_INT, offsetof(time_settings, plan.batch), 1, 1 << 24, NULL, "samples in a run (default 1)"},
-    {"train", NULL, OPTION_FLAG, offsetof(time_settings, plan.train), 0, 0, NULL,
-     "time training steps: forward, backward and the optimizer (sgd with momentum)"},
-    {"runs", "N", OPTION_INT, offsetof(time_settings, runs), 1, 100000, NULL,
-     "runs to time (default: about 2 s of them)"},
-    {"strict", NULL, OPTION_FLAG, offsetof(time_settings, plan.strict), 0, 0, NULL,
-     "generic code where the ISA is better is an error"},
-    {"no-fusion", NULL, OPTION_FLAG, offsetof(time_settings, plan.no_fusion), 0, 0, NULL,
-     "keep every node as it is written"},
-    {NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
+static const option options[] = {{"batch", "N", OPTION_INT, offsetof(time_settings, plan.batch), 1, 1 << 24, NULL,
+                                  "samples in a run (default 1; 8 with --train)"},
+                                 {"train", NULL, OPTION_FLAG, offsetof(time_settings, plan.train), 0, 0, NULL,
+                                  "time training steps: forward, backward and the optimizer (sgd with momentum)"},
+                                 {"runs", "N", OPTION_INT, offsetof(time_settings, runs), 1, 100000, NULL,
+                                  "runs to time (default: about 2 s of them)"},
+                                 {"strict", NULL, OPTION_FLAG, offsetof(time_settings, plan.strict), 0, 0, NULL,
+                                  "generic code where the ISA is better is an error"},
+                                 {"no-fusion", NULL, OPTION_FLAG, offsetof(time_settings, plan.no_fusion), 0, 0, NULL,
+                                  "keep every node as it is written"},
+                                 {NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
 
 static double gflops(double flops, double ms) { return ms > 0 ? flops / ms * 1e-6 : 0; }
 
@@ -39,24 +39,47 @@ static double total_node_ms(const timing *t) {
   return sum > 0 ? sum : 1;
 }
 
+enum { KERNEL_WIDTH = 40 };
+
+/* "gemm 14x32": the kernel, and the algorithm where it says more. */
+static void kernel_text(const lamina_node_info *n, char text[KERNEL_WIDTH + 1]) {
+  const char *kernel = n->kernel ? n->kernel : n->type, *algorithm = n->algorithm ? n->algorithm : "";
+  const bool more = *algorithm && strcmp(kernel, algorithm);
+  snprintf(text, KERNEL_WIDTH + 1, "%s%s%s", kernel, more ? " " : "", more ? algorithm : "");
+}
+
+/* Widths of the first two columns. */
+static void measure_columns(const timing *t, int *name, int *kernel) {
+  *name = 11; /* "(optimizer)" */
+  *kernel = 6;
+  for (int k = 0; k < t->nodes; k++) {
+    char text[KERNEL_WIDTH + 1];
+    kernel_text(&t->node[k].node, text);
+    if ((int)strlen(t->node[k].node.name) > *name) *name = (int)strlen(t->node[k].node.name);
+    if ((int)strlen(text) > *kernel) *kernel = (int)strlen(text);
+  }
+}
+
 static void print_nodes(const report *r) {
   const timing *t = r->t;
   const int train = r->set->train;
   const double total = total_node_ms(t) + (train ? t->step_ms : 0);
-  printf("\n%-24s %-28s %10s %10s", "node", "kernel", train ? "fwd ms" : "ms", "GFLOP/s");
-  if (train) printf(" %10s %10s %10s", "bwd ms", "GFLOP/s", "step ms");
+  int name, kernel;
+  measure_columns(t, &name, &kernel);
+  printf("\n%-*s  %-*s %10s %9s", name, "node", kernel, "kernel", train ? "forward ms" : "ms", "GFLOP/s");
+  if (train) printf(" %11s %9s %9s", "backward ms", "GFLOP/s", "step ms");
   printf(" %7s\n", "share");
   for (int k = 0; k < t->nodes; k++) {
     const node_time *n = &t->node[k];
-    char kernel[96];
-    snprintf(kernel, sizeof kernel, "%s%s%s", n->node.kernel ? n->node.kernel : n->node.type,
-             n->node.algorithm && *n->node.algorithm ? " " : "", n->node.algorithm ? n->node.algorithm : "");
-    printf("%-24s %-28s %10.4f %10.1f", n->node.name, kernel, n->forward_ms, gflops(n->node.flops, n->forward_ms));
-    if (train) printf(" %10.4f %10.1f %10s", n->backward_ms, gflops(n->node.backward_flops, n->backward_ms), "");
+    char text[KERNEL_WIDTH + 1];
+    kernel_text(&n->node, text);
+    printf("%-*s  %-*s %10.4f %9.1f", name, n->node.name, kernel, text, n->forward_ms,
+           gflops(n->node.flops, n->forward_ms));
+    if (train) printf(" %11.4f %9.1f %9s", n->backward_ms, gflops(n->node.backward_flops, n->backward_ms), "");
     printf(" %6.1f%%\n", 100.0 * (n->forward_ms + n->backward_ms) / total);
   }
   if (train)
-    printf("%-24s %-28s %10s %10s %10s %10s %10.4f %6.1f%%\n", "(optimizer)", "sgd, momentum", "", "", "", "",
+    printf("%-*s  %-*s %10s %9s %11s %9s %9.4f %6.1f%%\n", name, "(optimizer)", kernel, "sgd", "", "", "", "",
            t->step_ms, 100.0 * t->step_ms / total);
 }
 
@@ -110,7 +133,7 @@ static int print_report_json(const report *r) {
 }
 
 static int run_command(const command *self, int argc, char **argv) {
-  time_settings set = {.plan.batch = 1};
+  time_settings set = {0};
   parsed line;
   session s = {0};
   model m = {0};
@@ -119,6 +142,7 @@ static int run_command(const command *self, int argc, char **argv) {
   timing t = {0};
   int status = options_parse(self, argc, argv, &set, &line);
   if (status != OPTIONS_RUN) return status;
+  if (!set.plan.batch) set.plan.batch = set.plan.train ? 8 : 1; /* batch norm cannot train on one sample */
   memset(&info, 0, sizeof info);
   status = session_open(&s, self, &set.common);
   if (!status) status = model_open(&m, &s, line.argument[0]);

@@ -38,11 +38,11 @@ static void print_start(const training *t) {
   const run *r = &t->run;
   const lamina_plan_info *i = &t->plan_info;
   FILE *out = t->s.human;
-  char arena[32], unplanned[32], extra[96] = "";
+  char flops[32], arena[32], unplanned[32], extra[96] = "";
   if (!strcmp(r->optimizer, "sgd"))
     snprintf(extra, sizeof extra, " momentum %g%s", r->momentum, r->nesterov ? " (Nesterov)" : "");
-  fprintf(out, "model   %s: %lld parameters, %.3g GFLOP for an image's training step\n", t->model.name,
-          (long long)t->model.parameters, (i->flops + i->backward_flops) / (double)r->batch * 1e-9);
+  fprintf(out, "model   %s: %lld parameters, %s to train on one image\n", t->model.name, (long long)t->model.parameters,
+          flops_text((i->flops + i->backward_flops) / (double)r->batch, flops, sizeof flops));
   fprintf(out, "data    %s: %lld training and %lld test images\n", t->data.info.description,
           (long long)t->data.info.count[LAMINA_SPLIT_TRAIN], (long long)t->data.info.count[LAMINA_SPLIT_TEST]);
   fprintf(out, "run     %s, lr %g%s, weight decay %g, %s schedule; batch %lld, seed %llu; %s, %d thread%s\n",

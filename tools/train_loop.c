@@ -78,9 +78,10 @@ static int end_epoch(training *t, double train_seconds, int64_t steps_here) {
   r->step = 0;
   r->loss_sum = 0;
   t->saved = false;
-  fprintf(t->s.human, "epoch %lld/%lld  loss %.6g  test accuracy %.4f  %.0f images/s  %.1f s\n", (long long)r->epoch,
+  fprintf(t->s.human, "epoch %lld/%lld  loss %.6g  test accuracy %.4f  %.0f images/s  %.*f s\n", (long long)r->epoch,
           (long long)r->epochs, r->losses[r->epoch - 1], e.accuracy,
-          train_seconds > 0 ? (double)(steps_here * r->batch) / train_seconds : 0, train_seconds);
+          train_seconds > 0 ? (double)(steps_here * r->batch) / train_seconds : 0, train_seconds < 10 ? 2 : 1,
+          train_seconds);
   fflush(t->s.human);
   return EXIT_OK;
 }

@@ -100,18 +100,18 @@ static int prepare_data(training *t, const char *file) {
     if (!utf8) return fail("--data: the path is not UTF-8, so no checkpoint can hold it");
   }
   if (data_open(&t->data, &t->s, &t->model, *r->data ? r->data : NULL)) return EXIT_ERROR;
-  const int64_t *count = t->data.info.count;
-  if (r->batch > count[LAMINA_SPLIT_TRAIN])
-    return fail("--batch %lld is larger than the data, which has %lld training images", (long long)r->batch,
-                (long long)count[LAMINA_SPLIT_TRAIN]);
-  if (count[LAMINA_SPLIT_TEST] < 1) return fail("%s: there are no test images", *r->data ? r->data : "embedded digits");
-  t->steps = count[LAMINA_SPLIT_TRAIN] / r->batch; /* the images left over wait for the next epoch's shuffle */
   if (checkpoint_fingerprint(t, fingerprint, sizeof fingerprint)) return EXIT_ERROR;
   if (t->set.resume && strcmp(fingerprint, r->fingerprint)) {
     fail("%s was made with other data than %s", file, t->data.info.description);
     hint("give --data the folder with the same files as before");
     return EXIT_ERROR;
   }
+  const int64_t *count = t->data.info.count;
+  if (r->batch > count[LAMINA_SPLIT_TRAIN])
+    return fail("--batch %lld is larger than the data, which has %lld training images", (long long)r->batch,
+                (long long)count[LAMINA_SPLIT_TRAIN]);
+  if (count[LAMINA_SPLIT_TEST] < 1) return fail("%s: there are no test images", *r->data ? r->data : "embedded digits");
+  t->steps = count[LAMINA_SPLIT_TRAIN] / r->batch; /* the images left over wait for the next epoch's shuffle */
   if (r->step > t->steps) return fail("%s: step %lld of %lld steps", file, (long long)r->step, (long long)t->steps);
   snprintf(r->fingerprint, sizeof r->fingerprint, "%s", fingerprint);
   return EXIT_OK;
