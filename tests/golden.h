@@ -53,11 +53,30 @@ bool golden_to_channels_last(golden_run *run, const lamina_tensor *source, bool 
 /* Compares element by element; with `any_shape` only the counts must agree. */
 bool golden_compare(golden_run *run, const char *name, const lamina_tensor *got, const lamina_tensor *expected,
                     bool any_shape, double bound);
-/* The same for an activation: `expected` has PyTorch's layout, `got` ours. */
-bool golden_compare_activation(golden_run *run, const char *name, const lamina_tensor *got,
-                               const lamina_tensor *expected, bool keep_layout, double bound);
 /* Writes init.* into the graph's parameters: `PREFIX` + NAME for every tensor init.NAME. */
 bool golden_load(golden_run *run, lamina_graph *graph, const char *prefix);
+
+/* The maximum norm of the difference over that of `expected`. */
+double golden_error(const lamina_tensor *got, const lamina_tensor *expected);
+
+/* golden_batch_norm.c: a training step in double, and how far a reference in fp32 may be from it. */
+typedef enum golden_quantity {
+  GOLDEN_Y,
+  GOLDEN_DX,
+  GOLDEN_GRAD_WEIGHT,
+  GOLDEN_GRAD_BIAS,
+  GOLDEN_EXACT
+} golden_quantity;
+
+typedef struct golden_exact {
+  lamina_tensor tensor[GOLDEN_EXACT]; /* channels last; data NULL: nothing is known */
+  double slack[GOLDEN_EXACT];         /* absolute */
+} golden_exact;
+
+bool golden_exact_batch_norm(golden_run *run, const lamina_tensor *x, const lamina_tensor *dy, golden_exact *exact);
+void golden_exact_release(golden_exact *exact);
+/* The exact values if the expected ones are as near to them as fp32 lets them be, else the expected ones. */
+const lamina_tensor *golden_better(const golden_exact *exact, golden_quantity which, const lamina_tensor *expected);
 
 /* golden_layer.c and golden_train.c */
 bool golden_replay_layer(golden_run *run);

@@ -104,25 +104,28 @@ static bool same_shape(const lamina_tensor *a, const lamina_tensor *b, bool any_
   return true;
 }
 
-bool golden_compare(golden_run *run, const char *name, const lamina_tensor *got, const lamina_tensor *expected,
-                    bool any_shape, double bound) {
+double golden_error(const lamina_tensor *got, const lamina_tensor *expected) {
   const int64_t count = lamina_tensor_count(expected);
   double largest = 0, difference = 0;
+  for (int64_t i = 0; i < count; i++) {
+    const double a = golden_element(got, i), b = golden_element(expected, i);
+    if ((isnan(a) && isnan(b)) || (isinf(b) && a == b)) continue;
+    const double d = fabs(a - b);
+    if (!(d <= difference)) difference = isnan(d) ? INFINITY : d;
+    if (fabs(b) > largest) largest = fabs(b);
+  }
+  return difference == 0 ? 0 : largest > 0 ? difference / largest : INFINITY;
+}
+
+bool golden_compare(golden_run *run, const char *name, const lamina_tensor *got, const lamina_tensor *expected,
+                    bool any_shape, double bound) {
   if (!same_shape(got, expected, any_shape)) {
     char a[128], b[128];
     shape_text(got, a, sizeof a);
     shape_text(expected, b, sizeof b);
     return golden_fail(run, "%s: shape %s, expected %s", name, a, b);
   }
-  for (int64_t i = 0; i < count; i++) {
-    const double a = golden_element(got, i), b = golden_element(expected, i);
-    if (isnan(a) && isnan(b)) continue;
-    if (isinf(b) && a == b) continue;
-    const double d = fabs(a - b);
-    if (!(d <= difference)) difference = isnan(d) ? INFINITY : d;
-    if (fabs(b) > largest) largest = fabs(b);
-  }
-  const double error = difference == 0 ? 0 : largest > 0 ? difference / largest : INFINITY;
+  const double error = golden_error(got, expected);
   run->compared++;
   if (run->worst_bound == 0 || error / bound > run->worst_error / run->worst_bound) {
     snprintf(run->worst, sizeof run->worst, "%s", name);
@@ -130,15 +133,6 @@ bool golden_compare(golden_run *run, const char *name, const lamina_tensor *got,
     run->worst_bound = bound;
   }
   return true;
-}
-
-bool golden_compare_activation(golden_run *run, const char *name, const lamina_tensor *got,
-                               const lamina_tensor *expected, bool keep_layout, double bound) {
-  lamina_tensor converted;
-  if (!golden_to_channels_last(run, expected, keep_layout, &converted)) return false;
-  const bool ok = golden_compare(run, name, got, &converted, keep_layout, bound);
-  free(converted.data);
-  return ok;
 }
 
 bool golden_load(golden_run *run, lamina_graph *graph, const char *prefix) {
