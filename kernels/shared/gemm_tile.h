@@ -22,16 +22,21 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS)(const l
 #pragma GCC unroll 16
     for (int v = 0; v < TILE_VECTORS; v++) acc[m][v] = vf_zero();
 
-  const ptrdiff_t a_k = t->a_k, b_k = t->b_k, row = t->a_row, row3 = tile_opaque(3 * row);
+  const ptrdiff_t a_k = t->a_k, b_k = t->b_k, row = t->a_row;
+  ptrdiff_t row3 = 3 * row;
+  __asm__("" : "+r"(row3));
   /* One line of the next panel for each step in depth; without one, the line that B starts with, again and again. */
   const char *prefetch = t->prefetch ? (const char *)t->prefetch : (const char *)t->b;
   const ptrdiff_t prefetch_step = t->prefetch ? TILE_LINE : 0;
   for (int64_t i = 0; i < t->batch; i++) {
-    const float *b = t->b + i * t->b_batch;
+    /* Read again for each i: kept from before, these fields would only go from one place in memory to another. */
+    const lamina_tile *now = tile_hidden(t);
+    const float *b = now->b + i * now->b_batch;
     const float *a[TILE_BASES];
+    a[0] = now->a[i];
 #pragma GCC unroll 16
-    for (int s = 0; s < TILE_BASES; s++) a[s] = t->a[i] + tile_opaque(5 * s * row);
-    for (int64_t p = t->k; p > 0; p--) {
+    for (int s = 1; s < TILE_BASES; s++) a[s] = (const float *)tile_hidden(a[s - 1] + row3) + 2 * row;
+    for (int64_t p = now->k; p > 0; p--) {
       vf bv[TILE_VECTORS];
 #pragma GCC unroll 16
       for (int v = 0; v < TILE_VECTORS; v++) bv[v] = vf_load(b + v * VF_LEN);

@@ -20,10 +20,10 @@
 #define TILE_ROWS_PASTE(rows) gemm_tile_##rows
 #define TILE_ROWS_NAME(rows) TILE_ROWS_PASTE(rows)
 
-/* Keeps a compiler from deriving the value again inside the loop, by an addition for each row. */
-static inline ptrdiff_t tile_opaque(ptrdiff_t value) {
-  __asm__("" : "+r"(value));
-  return value;
+/* The same pointer, of which the compiler no longer knows where it came from: it cannot derive it anew in the loop. */
+static inline const void *tile_hidden(const void *p) {
+  __asm__("" : "+r"(p));
+  return p;
 }
 
 /* The epilogue of a tile with n < vectors * VF_LEN: `sum` is rows x vectors, dense. */
