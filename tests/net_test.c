@@ -7,6 +7,27 @@ void net_check(const lamina_context *context, lamina_status status, const char *
                context ? lamina_error_message(context) : "");
 }
 
+void net_expect(const lamina_context *context, lamina_status got, lamina_status wanted, const char *words, int line) {
+  char list[256], *save = NULL;
+  const char *message = lamina_error_message(context);
+  ck_assert_msg(got == wanted, "line %d: %s (%s), expected %s", line, lamina_status_name(got), message,
+                lamina_status_name(wanted));
+  snprintf(list, sizeof list, "%s", words);
+  for (char *word = strtok_r(list, "|", &save); word; word = strtok_r(NULL, "|", &save))
+    ck_assert_msg(strstr(message, word), "line %d: \"%s\" does not name %s", line, message, word);
+}
+
+const net_case net_small = {"small",
+                            2,
+                            {{"image", 3, {8, 8, 3}, 0, NET_UNIFORM}, {"labels", 0, {0}, 5, NET_UNIFORM}},
+                            {{"conv2d", "conv1", "image", "out_channels=4 kernel=3 padding=1"},
+                             {"relu", "relu1", "conv1", NULL},
+                             {"flatten", "flatten", "relu1", NULL},
+                             {"linear", "fc", "flatten", "out_features=5"},
+                             {"softmax_cross_entropy", "loss", "fc,labels", NULL}},
+                            NULL,
+                            0};
+
 bool net_isa_is_absent(void) {
   lamina_context *context = NULL;
   char message[512] = "";

@@ -54,6 +54,12 @@ typedef struct net {
 #define NET_OK(context, call) net_check(context, call, #call, __FILE__, __LINE__)
 void net_check(const lamina_context *context, lamina_status status, const char *call, const char *file, int line);
 
+/* Asserts the status, and that the context's message contains every one of the words separated by '|'. */
+void net_expect(const lamina_context *context, lamina_status got, lamina_status wanted, const char *words, int line);
+
+/* image {8, 8, 3} -> conv1 (4 channels) -> relu1 -> flatten -> fc (5) -> loss with labels. */
+extern const net_case net_small;
+
 /* In main: nonzero if LAMINA_ISA names an ISA that is not here; says so. The program then exits with TEST_SKIPPED. */
 bool net_isa_is_absent(void);
 /* A context with LAMINA_ISA's ISA (asserted) and so many threads. */
