@@ -49,8 +49,8 @@ lamina_status lamina_file_fill(const lamina_context *context, const char *path, 
 
 lamina_status lamina_file_read(const lamina_context *context, const char *path, size_t limit, char **data,
                                size_t *bytes) {
-  int fd;
-  size_t size;
+  int fd = -1;
+  size_t size = 0;
   lamina_status status = lamina_file_open(context, path, &fd, &size);
   if (status != LAMINA_OK) return status;
   char *memory = NULL;

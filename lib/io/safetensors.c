@@ -189,7 +189,7 @@ static void set_data(lamina_safetensors *file, const unsigned char *data) {
 
 lamina_status lamina_safetensors_parse(const lamina_context *context, const char *path, const void *data, size_t bytes,
                                        lamina_safetensors **out) {
-  lamina_safetensors *file;
+  lamina_safetensors *file = NULL;
   size_t header = 0;
   *out = NULL;
   lamina_status status = new_handle(context, path, &file);
@@ -228,9 +228,9 @@ static lamina_status read_file(lamina_safetensors *file, int fd, size_t bytes, u
 
 lamina_status lamina_safetensors_open(const lamina_context *context, const char *path, uint32_t flags,
                                       lamina_safetensors **out) {
-  lamina_safetensors *file;
-  int fd;
-  size_t bytes;
+  lamina_safetensors *file = NULL;
+  int fd = -1;
+  size_t bytes = 0;
   *out = NULL;
   lamina_status status = lamina_file_open(context, path, &fd, &bytes);
   if (status != LAMINA_OK) return status;
