@@ -30,6 +30,12 @@ static float between(dice *d, float low, float high) {
   return low + (high - low) * ((float)(roll(d) >> 8) * 0x1p-24f);
 }
 
+/* One number after the other: the order of a call's arguments is the compiler's choice. */
+static point random_point(dice *d, float low, float high) {
+  const float x = between(d, low, high), y = between(d, low, high);
+  return (point){x, y};
+}
+
 static int below(dice *d, int count) { return (int)(((uint64_t)roll(d) * (uint64_t)count) >> 32); }
 
 /* Where a shape lands: x' = centre + a x + b y, y' = centre + c x + d y for x and y within -0.5 .. 0.5. */
@@ -47,8 +53,8 @@ static placement choose_placement(dice *r) {
   placement p = {.a = cosine * width, .b = cosine * slant * height - sine * height};
   p.c = sine * width;
   p.d = sine * slant * height + cosine * height;
-  p.centre.x = 13.5f + between(r, -2.6f, 2.6f);
-  p.centre.y = 13.5f + between(r, -2.6f, 2.6f);
+  const point shift = random_point(r, -2.6f, 2.6f);
+  p.centre = (point){13.5f + shift.x, 13.5f + shift.y};
   return p;
 }
 
@@ -113,8 +119,9 @@ static void draw_digit(float *canvas, int digit, dice *r) {
     const lamina_stroke *stroke = &shape->stroke[s];
     point points[LAMINA_STROKE_POINTS];
     for (int i = 0; i < stroke->count; i++) {
-      const float x = (float)stroke->point[i].x * 0.01f - 0.5f + between(r, -jitter, jitter);
-      const float y = (float)stroke->point[i].y * 0.01f - 0.5f + between(r, -jitter, jitter);
+      const point moved = random_point(r, -jitter, jitter);
+      const float x = (float)stroke->point[i].x * 0.01f - 0.5f + moved.x;
+      const float y = (float)stroke->point[i].y * 0.01f - 0.5f + moved.y;
       points[i].x = place.centre.x + place.a * x + place.b * y;
       points[i].y = place.centre.y + place.c * x + place.d * y;
     }
@@ -125,9 +132,9 @@ static void draw_digit(float *canvas, int digit, dice *r) {
 /* Short faint strokes that belong to no digit. */
 static void draw_distractors(float *canvas, dice *r) {
   for (int n = below(r, 4); n > 0; n--) {
-    const point from = {between(r, 0, SIDE - 1), between(r, 0, SIDE - 1)};
-    const point to = {from.x + between(r, -6, 6), from.y + between(r, -6, 6)};
-    draw_segment(canvas, from, to, between(r, 0.3f, 0.9f), between(r, 0.2f, 0.55f));
+    const point from = random_point(r, 0, SIDE - 1), step = random_point(r, -6, 6);
+    const float half_width = between(r, 0.3f, 0.9f), ink = between(r, 0.2f, 0.55f);
+    draw_segment(canvas, from, (point){from.x + step.x, from.y + step.y}, half_width, ink);
   }
 }
 
