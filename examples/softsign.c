@@ -73,7 +73,8 @@ static const lamina_layer softsign = {.size = sizeof softsign,
                                       .kernels = (const lamina_kernel *const[]){&kernel, NULL},
                                       .infer = infer};
 
-extern const lamina_plugin lamina_plugin_entry;
+/* The one symbol that Lamina looks for; all others stay inside. */
+extern const lamina_plugin lamina_plugin_entry __attribute__((visibility("default")));
 const lamina_plugin lamina_plugin_entry = {.size = sizeof lamina_plugin_entry,
                                            .abi_major = LAMINA_PLUGIN_ABI_MAJOR,
                                            .abi_minor = LAMINA_PLUGIN_ABI_MINOR,
