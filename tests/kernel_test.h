@@ -117,7 +117,7 @@ static inline int64_t test_random_below(test_random *r, int64_t n) {
 
 /* Uniform in [lo, hi). */
 static inline float test_random_float(test_random *r, float lo, float hi) {
-  return lo + (hi - lo) * (float)(test_random_bits(r) >> 40) * 0x1p-24f;
+  return lo + (hi - lo) * ((float)(test_random_bits(r) >> 40) * 0x1p-24f);
 }
 
 static inline void test_random_fill(test_random *r, float *x, int64_t n, float lo, float hi) {
@@ -130,7 +130,7 @@ static inline void test_random_fill(test_random *r, float *x, int64_t n, float l
 
 typedef struct test_table {
   const char *isa;
-  const lamina_kernels *kernels; /* NULL: this build has no such table */
+  const lamina_kernels *kernels;
   int cpu_has_it;
 } test_table;
 

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernel_cases.h"
+
+/* Sizes around every vector length and around four vectors of each. */
+static const int64_t sizes[] = {0,  1,  2,  3,  4,  5,  7,  8,  9,  12, 15, 16,  17,  18,  24,  31,  32,
+                                33, 47, 48, 49, 63, 64, 65, 79, 80, 95, 96, 127, 128, 129, 191, 300, 1000};
+enum { N_SIZES = sizeof sizes / sizeof sizes[0] };
+
+static const float slope = 0.01f;
+
+static double activation(lamina_activation a, double x) {
+  switch (a) {
+  case LAMINA_ACTIVATION_RELU:
+    return x <= 0 ? 0 : x;
+  case LAMINA_ACTIVATION_LEAKY_RELU:
+    return x > 0 ? x : (double)slope * x;
+  case LAMINA_ACTIVATION_SIGMOID:
+    return x < 0 ? exp(x) / (1 + exp(x)) : 1 / (1 + exp(-x));
+  case LAMINA_ACTIVATION_TANH:
+    return tanh(x);
+  default:
+    return NAN;
+  }
+}
+
+static double activation_slope(lamina_activation a, double y) {
+  switch (a) {
+  case LAMINA_ACTIVATION_RELU:
+    return y <= 0 ? 0 : 1;
+  case LAMINA_ACTIVATION_LEAKY_RELU:
+    return y > 0 ? 1 : (double)slope;
+  case LAMINA_ACTIVATION_SIGMOID:
+    return y * (1 - y);
+  case LAMINA_ACTIVATION_TANH:
+    return 1 - y * y;
+  default:
+    return NAN;
+  }
+}
+
+static double activation_bound(lamina_activation a, double want) {
+  if (a == LAMINA_ACTIVATION_RELU) return 0;
+  if (a == LAMINA_ACTIVATION_LEAKY_RELU) return fabs(want) * ROUNDING;
+  return fmax(4e-7 * fabs(want), 1e-37);
+}
+
+START_TEST(activations_are_exact_at_every_size) {
+  const lamina_kernels *kernels = kernel_tables[_i];
+  test_random r = test_random_for("activation");
+  for (int a = 0; a < LAMINA_ACTIVATION_COUNT; a++)
+    for (int s = 0; s < 2 * N_SIZES; s++) {
+      const int64_t n = sizes[s / 2];
+      matrix x = matrix_random(&r, 1, n, 0, s % 2, -9, 9), y = matrix_new(1, n, 0, s % 2);
+      kernels->eltwise->activation[a](n, slope, x.data, y.data);
+      for (int64_t i = 0; i < n; i++) {
+        const double want = activation(a, x.data[i]);
+        assert_close(y.data[i], want, activation_bound(a, want), "activation %d of %.9g, %lld of %lld", a,
+                     (double)x.data[i], (long long)i, (long long)n);
+      }
+      kernels->eltwise->activation[a](n, slope, x.data, x.data);
+      ck_assert_msg(same_bits(x.data, y.data, n), "%s: activation %d in place", kernels->isa, a);
+      matrix_free(&x, "activation x");
+      matrix_free(&y, "activation y");
+    }
+}
+END_TEST
+
+/* Every 4099th float: all exponents and signs, subnormals, infinities and NaN. */
+START_TEST(activations_keep_their_error_bound_over_all_floats) {
+  enum { BLOCK = 1 << 12 };
+  const lamina_kernels *kernels = kernel_tables[_i];
+  static float x[BLOCK], y[BLOCK];
+  uint64_t bits = test_seed() % 4099;
+  while (bits < (UINT64_C(1) << 32)) {
+    int n = 0;
+    for (; n < BLOCK && bits < (UINT64_C(1) << 32); bits += 4099, n++) {
+      const uint32_t pattern = (uint32_t)bits;
+      memcpy(&x[n], &pattern, sizeof pattern);
+    }
+    for (int a = 0; a < LAMINA_ACTIVATION_COUNT; a++) {
+      kernels->eltwise->activation[a](n, slope, x, y);
+      for (int i = 0; i < n; i++) {
+        const double want = activation(a, x[i]), bound = fmax(activation_bound(a, want), 1e-45);
+        if (!close_to(y[i], want, bound)) assert_close(y[i], want, bound, "activation %d of %a", a, (double)x[i]);
+      }
+    }
+  }
+}
+END_TEST
+
+START_TEST(activations_hold_at_extremes) {
+  const lamina_kernels *kernels = kernel_tables[_i];
+  const float extremes[] = {0.0f,    -0.0f,    INFINITY, -INFINITY, NAN,         FLT_MAX, -FLT_MAX,
+                            FLT_MIN, -FLT_MIN, 1e-45f,   -1e-45f,   1e-6f,       -1e-6f,  88.0f,
+                            -88.0f,  89.0f,    -104.0f,  -104.5f,   0.17328680f, 9.02f};
+  enum { N = sizeof extremes / sizeof extremes[0] };
+  float y[N];
+  for (int a = 0; a < LAMINA_ACTIVATION_COUNT; a++) {
+    kernels->eltwise->activation[a](N, slope, extremes, y);
+    for (int i = 0; i < N; i++) {
+      const double want = activation(a, extremes[i]);
+      assert_close(y[i], want, fmax(activation_bound(a, want), 1e-45), "activation %d of %.9g", a, (double)extremes[i]);
+    }
+  }
+  kernels->eltwise->activation[LAMINA_ACTIVATION_TANH](N, 0, extremes, y);
+  ck_assert_msg(signbit(y[1]) && !signbit(y[0]), "%s: tanh keeps the sign of zero", kernels->isa);
+  ck_assert_msg(y[9] == 1e-45f && y[10] == -1e-45f, "%s: tanh of the smallest float is itself", kernels->isa);
+}
+END_TEST
+
+START_TEST(activation_gradients_follow_from_y) {
+  const lamina_kernels *kernels = kernel_tables[_i];
+  test_random r = test_random_for("activation backward");
+  for (int a = 0; a < LAMINA_ACTIVATION_COUNT; a++)
+    for (int s = 0; s < 4 * N_SIZES; s++) {
+      const int64_t n = sizes[s / 4];
+      const int accumulate = s / 2 % 2;
+      const float low = a == LAMINA_ACTIVATION_SIGMOID ? 0.0f : -1.0f;
+      matrix y = matrix_random(&r, 1, n, 0, s % 2, low, 1), dy = matrix_random(&r, 1, n, 0, s % 2, -3, 3);
+      matrix dx = matrix_random(&r, 1, n, 0, s % 2, -2, 2), old = matrix_copy(&dx, s % 2);
+      if (n > 1) y.data[1] = 0.0f;
+      kernels->eltwise->activation_backward[a](n, slope, y.data, dy.data, accumulate, dx.data);
+      for (int64_t i = 0; i < n; i++) {
+        const double step = (double)dy.data[i] * activation_slope(a, y.data[i]);
+        const double want = (accumulate ? (double)old.data[i] : 0.0) + step;
+        assert_close(dx.data[i], want, 4 * ROUNDING * (fabs(step) + fabs(want)),
+                     "gradient of activation %d, %lld of %lld", a, (long long)i, (long long)n);
+      }
+      if (!accumulate) {
+        kernels->eltwise->activation_backward[a](n, slope, y.data, dy.data, 0, dy.data);
+        ck_assert_msg(same_bits(dx.data, dy.data, n), "%s: gradient of activation %d in place", kernels->isa, a);
+      }
+      matrix_free(&y, "y");
+      matrix_free(&dy, "dy");
+      matrix_free(&dx, "dx");
+      matrix_free(&old, "old");
+    }
+}
+END_TEST
+
+/* As in PyTorch: zero where relu was off, whatever dy is; dy where y is NaN. */
+START_TEST(relu_gradient_of_nan_and_infinity) {
+  const lamina_kernels *kernels = kernel_tables[_i];
+  float y[20], dy[20], dx[20];
+  for (int i = 0; i < 20; i++) {
+    y[i] = i % 2 ? 0.0f : NAN;
+    dy[i] = i % 2 ? INFINITY : 5.0f;
+  }
+  kernels->eltwise->activation_backward[LAMINA_ACTIVATION_RELU](20, 0, y, dy, 0, dx);
+  for (int i = 0; i < 20; i++) ck_assert_msg(dx[i] == (i % 2 ? 0.0f : 5.0f), "%s: element %d", kernels->isa, i);
+}
+END_TEST
+
+typedef struct operands {
+  matrix a, b, y, old;
+} operands;
+
+static operands operands_new(test_random *r, int64_t n, guard_side side) {
+  operands o;
+  o.a = matrix_random(r, 1, n, 0, side, -4, 4);
+  o.b = matrix_random(r, 1, n, 0, side, -4, 4);
+  o.y = matrix_random(r, 1, n, 0, side, -4, 4);
+  o.old = matrix_copy(&o.y, side);
+  return o;
+}
+
+static void operands_free(operands *o) {
+  matrix_free(&o->a, "a");
+  matrix_free(&o->b, "b");
+  matrix_free(&o->y, "y");
+  matrix_free(&o->old, "old");
+}
+
+static double clamped(double v, double lo, double hi) { return v < lo ? lo : v > hi ? hi : v; }
+
+START_TEST(add_and_clamp_at_every_size) {
+  const lamina_kernels *kernels = kernel_tables[_i];
+  const lamina_eltwise_kernels *eltwise = kernels->eltwise;
+  test_random r = test_random_for("add");
+  for (int s = 0; s < 4 * N_SIZES; s++) {
+    const int64_t n = sizes[s / 4];
+    const float lo = s / 2 % 2 ? 0.0f : -INFINITY, hi = s / 2 % 2 ? 6.0f : INFINITY;
+    operands o = operands_new(&r, n, s % 2);
+    if (n > 0) o.a.data[n - 1] = NAN;
+    eltwise->add(n, o.a.data, o.b.data, lo, hi, o.y.data);
+    for (int64_t i = 0; i < n; i++) {
+      const double want = clamped((double)o.a.data[i] + (double)o.b.data[i], lo, hi);
+      assert_close(o.y.data[i], want, ROUNDING * fabs(want), "add, %lld of %lld", (long long)i, (long long)n);
+    }
+    matrix in_place = matrix_copy(&o.b, s % 2);
+    eltwise->add(n, o.a.data, in_place.data, lo, hi, in_place.data);
+    ck_assert_msg(same_bits(in_place.data, o.y.data, n), "%s: add onto b", kernels->isa);
+    matrix_free(&in_place, "in place");
+    in_place = matrix_copy(&o.a, s % 2);
+    eltwise->add(n, in_place.data, o.b.data, lo, hi, in_place.data);
+    ck_assert_msg(same_bits(in_place.data, o.y.data, n), "%s: add onto a", kernels->isa);
+    matrix_free(&in_place, "in place");
+    eltwise->clamp(n, -1.0f, 2.0f, o.a.data, o.y.data);
+    for (int64_t i = 0; i < n; i++)
+      assert_close(o.y.data[i], clamped((double)o.a.data[i], -1, 2), 0, "clamp, %lld of %lld", (long long)i,
+                   (long long)n);
+    eltwise->clamp(n, -1.0f, 2.0f, o.a.data, o.a.data);
+    for (int64_t i = 0; i + 1 < n; i++) ck_assert(o.a.data[i] == o.y.data[i]);
+    operands_free(&o);
+  }
+}
+END_TEST
+
+START_TEST(multiply_and_add_scaled_at_every_size) {
+  const lamina_kernels *kernels = kernel_tables[_i];
+  test_random r = test_random_for("multiply");
+  for (int s = 0; s < 4 * N_SIZES; s++) {
+    const int64_t n = sizes[s / 4];
+    const int accumulate = s / 2 % 2;
+    const float scale = test_random_float(&r, -2, 2);
+    operands o = operands_new(&r, n, s % 2);
+    kernels->eltwise->multiply(n, o.a.data, o.b.data, accumulate, o.y.data);
+    for (int64_t i = 0; i < n; i++) {
+      const double step = (double)o.a.data[i] * (double)o.b.data[i];
+      const double want = step + (accumulate ? (double)o.old.data[i] : 0.0);
+      assert_close(o.y.data[i], want, ROUNDING * (fabs(step) + fabs(want)), "multiply, %lld of %lld", (long long)i,
+                   (long long)n);
+    }
+    if (n > 0) memcpy(o.y.data, o.old.data, (size_t)n * sizeof(float));
+    kernels->eltwise->add_scaled(n, scale, o.a.data, o.y.data);
+    for (int64_t i = 0; i < n; i++) {
+      const double step = (double)scale * (double)o.a.data[i], want = (double)o.old.data[i] + step;
+      assert_close(o.y.data[i], want, ROUNDING * (fabs(step) + fabs(want)), "add_scaled, %lld of %lld", (long long)i,
+                   (long long)n);
+    }
+    operands_free(&o);
+  }
+}
+END_TEST
+
+START_TEST(one_value_that_is_not_finite_is_found_anywhere) {
+  const lamina_kernels *kernels = kernel_tables[_i];
+  const float bad[] = {NAN, INFINITY, -INFINITY};
+  test_random r = test_random_for("finite");
+  for (int s = 0; s < 2 * N_SIZES; s++) {
+    const int64_t n = sizes[s / 2];
+    matrix x = matrix_random(&r, 1, n, 0, s % 2, -FLT_MAX / 4, FLT_MAX / 4);
+    ck_assert_msg(kernels->eltwise->all_finite(n, x.data), "%s: %lld finite values", kernels->isa, (long long)n);
+    for (int64_t i = 0; i < n; i++) {
+      const float kept = x.data[i];
+      x.data[i] = bad[i % 3];
+      ck_assert_msg(!kernels->eltwise->all_finite(n, x.data), "%s: %lld of %lld", kernels->isa, (long long)i,
+                    (long long)n);
+      x.data[i] = kept;
+    }
+    matrix_free(&x, "x");
+  }
+}
+END_TEST
+
+void add_eltwise_tests(TCase *tcase) {
+  tcase_add_loop_test(tcase, activations_are_exact_at_every_size, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, activations_keep_their_error_bound_over_all_floats, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, activations_hold_at_extremes, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, activation_gradients_follow_from_y, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, relu_gradient_of_nan_and_infinity, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, add_and_clamp_at_every_size, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, multiply_and_add_scaled_at_every_size, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, one_value_that_is_not_finite_is_found_anywhere, 0, kernel_table_count);
+}
