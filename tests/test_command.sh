@@ -307,11 +307,11 @@ expect 1 "short.train" "$lamina" train ./tiny.json --resume short.train
 interrupted() {
   signal=$1 status=$2
   shift 2
-  rm -f part.safetensors part.safetensors.train
+  rm -f part.safetensors part.safetensors.train out err # the job creates its own: an old line must not be taken for its
   "$lamina" train ./tiny.json --epochs 12 --batch 16 --seed 5 "$@" --threads 1 --save part.safetensors --json >out 2>err &
   job=$!
   tries=0
-  until grep -q '^epoch 1/' err || [ $tries -ge 600 ]; do
+  until grep -qs '^epoch 1/' err || [ $tries -ge 600 ]; do
     sleep 0.05
     tries=$((tries + 1))
   done
@@ -338,9 +338,10 @@ interrupted TERM 143 --optimizer adam
 expect 0 "" "$lamina" train ./tiny.json --resume part.safetensors --json && json # a finished run: nothing is left to do
 same "$(value epoch_losses)" "$whole" "losses of a finished run"
 
+rm -f out err
 "$lamina" train ./tiny.json --epochs 100 >out 2>err &
 job=$!
-until grep -q '^epoch 1/' out || ! kill -0 $job; do sleep 0.05; done
+until grep -qs '^epoch 1/' out || ! kill -0 $job; do sleep 0.05; done
 kill -INT $job
 wait $job
 same $? 130 "exit status after Ctrl-C without --save"

@@ -89,10 +89,10 @@ static void print_report(const report *r) {
   printf("%s %s, batch %lld, %s, %d thread%s, %lld runs\n", r->m->name, r->set->train ? "training" : "inference",
          (long long)r->set->batch, r->s->info.isa, r->s->info.threads, r->s->info.threads == 1 ? "" : "s",
          (long long)t->runs);
-  printf("median %.3f ms  min %.3f ms  %.1f images/s  %.1f GFLOP/s\n", t->median_ms, t->min_ms,
+  printf("median %.4g ms  min %.4g ms  %.1f images/s  %.1f GFLOP/s\n", t->median_ms, t->min_ms,
          1e3 * (double)r->set->batch / t->median_ms, gflops(flops, t->median_ms));
   if (r->set->train)
-    printf("forward %.3f ms  backward %.3f ms  step %.3f ms\n", t->forward_ms, t->backward_ms, t->step_ms);
+    printf("forward %.4g ms  backward %.4g ms  step %.4g ms\n", t->forward_ms, t->backward_ms, t->step_ms);
   print_nodes(r);
 }
 
