@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The gradient of weight: dW(kh, kw, c, o) = sum over output pixels of x(pixel moved by the tap, c) * dy(pixel, o).
+ *
+ * As a matrix product its depth is the pixels, and NHWC has both operands in the order that a tile wants: a row of a tile is
+ * an input channel (or a neighbouring one of the next tap of the kernel row), a column an output channel. The pixels are cut
+ * into units (rows of an image, or several small images), whose part of x is copied with its padding where it has any. For a
+ * unit each tile starts at zero and is then added to a partial gradient, which keeps chains of additions short. Units are
+ * spread over a few partial gradients by shape alone; in the end these are added up in their order and brought into
+ * PyTorch's order.
+ *
+ * Cost: 2 * pixels * taps * in * out flops; every unit reads and writes the partial gradient once.
+ */
+#include <string.h>
+
+#include "conv2d.h"
+
+enum { TASK_FLOPS = 16 << 20, MAX_TASKS = 32, UNIT_PIXELS = 256, MIN_REUSE = 16 };
+
+typedef struct weights_job {
+  const conv_shape *s;
+  const lamina_gemm_kernels *gemm;
+  conv_image x, dy;
+  int64_t c0, c1, pixel;                /* columns and pixel stride of the copy of x */
+  int compact;                          /* 1x1: the copy holds the needed pixels alone */
+  int64_t images_unit, rows_unit, row_units, units;
+  int64_t channels;                     /* of a block */
+  int64_t channel_blocks, panels, panel_blocks, splits;
+  int64_t ld, partial_floats;           /* of one partial gradient */
+  int64_t pointers, x_floats, dy_floats; /* of a thread */
+  float *partials;
+  char *memory;
+} weights_job;
+
+typedef struct weights_task {
+  const weights_job *job;
+  int64_t group, channel, count, panel0, panel1;
+  const float **a;
+  float *x_scratch, *dy_scratch, *partial;
+  int copy_x, copy_dy;
+  int64_t n0, n1, t0, t1; /* the unit */
+  int first;              /* the unit is the partial's first */
+  conv_window window;
+} weights_task;
+
+static int64_t thread_bytes(const weights_job *j) {
+  return j->pointers * (int64_t)sizeof(float *) + (j->x_floats + j->dy_floats) * (int64_t)sizeof(float);
+}
+
+static int64_t unit_rows(const weights_job *j) {
+  const conv_axis_shape *h = &j->s->h;
+  return j->compact ? j->rows_unit : (j->rows_unit - 1) * h->stride + (h->kernel - 1) * h->dilation + 1;
+}
+
+static void cut_pixels(weights_job *j) {
+  const conv_shape *s = j->s;
+  const int64_t pixels = s->h.out * s->w.out;
+  j->images_unit = 1;
+  j->rows_unit = s->h.out;
+  if (pixels <= UNIT_PIXELS)
+    j->images_unit = layer_min(s->images, UNIT_PIXELS / pixels);
+  else
+    j->rows_unit = layer_min(layer_max(UNIT_PIXELS / s->w.out, 1), s->h.out);
+  j->row_units = layer_ceil_div(s->h.out, j->rows_unit);
+  j->rows_unit = layer_ceil_div(s->h.out, j->row_units);
+  j->row_units = layer_ceil_div(s->h.out, j->rows_unit);
+  j->images_unit = layer_ceil_div(s->images, layer_ceil_div(s->images, j->images_unit));
+  j->units = j->row_units * layer_ceil_div(s->images, j->images_unit);
+}
+
+/* Blocks of channels whose part of x stays in half of L2; then tasks. */
+static void cut_weights(weights_job *j) {
+  const conv_shape *s = j->s;
+  const int64_t columns = j->compact ? s->w.out : j->c1 - j->c0, l2 = (int64_t)s->host->cpu->l2 / 4;
+  const int64_t pixels = j->images_unit * unit_rows(j) * columns, taps = s->h.kernel * s->w.kernel;
+  const int64_t most = layer_max(l2 / 2 / pixels / CONV_LINE * CONV_LINE, 4 * CONV_LINE);
+  j->channels = round_up(layer_ceil_div(s->in, layer_ceil_div(s->in, most)), CONV_LINE);
+  j->channels = layer_min(j->channels, s->in);
+  j->channel_blocks = layer_ceil_div(s->in, j->channels);
+  j->panels = layer_ceil_div(s->out, j->gemm->nr);
+  j->ld = j->panels * j->gemm->nr;
+  j->partial_floats = taps * s->in * j->ld;
+
+  const double flops = 2.0 * (double)(s->images * s->h.out * s->w.out) * (double)(taps * s->in) * (double)(s->groups * s->out);
+  const int64_t wanted =
+      flops >= (double)MAX_TASKS * TASK_FLOPS ? MAX_TASKS : layer_max((int64_t)(flops / TASK_FLOPS), 1);
+  const int64_t moved = s->images * s->groups * (s->h.in * s->w.in * s->in + s->h.out * s->w.out * s->out);
+  const int64_t tasks = s->groups * j->channel_blocks;
+  j->splits = layer_min(layer_min(layer_ceil_div(wanted, tasks), j->units), layer_max(moved / 4 / (s->groups * j->partial_floats), 1));
+  j->panel_blocks = layer_min(j->panels, layer_ceil_div(wanted, tasks * j->splits));
+}
+
+static weights_job describe(const conv_shape *s) {
+  weights_job j = {.s = s, .gemm = s->kernels->gemm};
+  j.x = lamina_conv_image(&s->node->inputs[0]);
+  if (s->node->d_outputs) j.dy = lamina_conv_image(&s->node->d_outputs[0]);
+  j.compact = s->h.kernel == 1 && s->w.kernel == 1;
+  j.c0 = -s->w.pad;
+  j.c1 = (s->w.out - 1) * s->w.stride - s->w.pad + (s->w.kernel - 1) * s->w.dilation + 1;
+  cut_pixels(&j);
+  cut_weights(&j);
+  j.pixel = j.channels;
+  if ((j.compact ? 1 : s->w.stride) * j.pixel % 1024 == 0) j.pixel += CONV_LINE; /* lines 4 KiB apart share cache sets */
+  const int64_t columns = j.compact ? s->w.out : j.c1 - j.c0, rows = j.images_unit * j.rows_unit;
+  j.pointers = round_up(rows, CONV_LINE);
+  j.x_floats = round_up(j.images_unit * unit_rows(&j) * columns * j.pixel, CONV_LINE);
+  j.dy_floats = round_up(rows * s->w.out * j.gemm->nr, CONV_LINE);
+  return j;
+}
+
+static int64_t partials_floats(const weights_job *j) {
+  return round_up(j->s->groups * j->splits * j->partial_floats, CONV_LINE);
+}
+
+size_t lamina_conv_backward_weights_workspace(const conv_shape *s) {
+  const int64_t channels = s->groups * s->out, pixels = s->images * s->h.out * s->w.out;
+  const size_t bias = (size_t)lamina_column_sum_workspace(pixels, channels) * sizeof(float);
+  size_t bytes;
+  if (s->depthwise) {
+    bytes = lamina_conv_depthwise_workspace(s);
+  } else {
+    const weights_job j = describe(s);
+    const int64_t thread = layer_max(thread_bytes(&j), lamina_conv_pack_scratch(s) * (int64_t)sizeof(float));
+    bytes = (size_t)(partials_floats(&j) * (int64_t)sizeof(float) + thread * s->host->threads(s->host));
+  }
+  return bytes > bias ? bytes : bias;
+}
+
+/* The unit's part of x: copied with its padding, or in place. */
+static void open_unit(weights_task *task) {
+  const weights_job *j = task->job;
+  const conv_shape *s = j->s;
+  const int64_t channel = task->group * s->in + task->channel;
+  if (!task->copy_x) {
+    task->window = (conv_window){.data = j->x.data + task->n0 * j->x.image + channel,
+                                 .image = j->x.image,
+                                 .row = j->x.row,
+                                 .pixel = j->x.pixel};
+    return;
+  }
+  const int64_t top = task->t0 * s->h.stride - s->h.pad;
+  conv_region r = {.n0 = task->n0,
+                   .n1 = task->n1,
+                   .r0 = top,
+                   .r1 = (task->t1 - 1) * s->h.stride - s->h.pad + (s->h.kernel - 1) * s->h.dilation + 1,
+                   .row_step = j->compact ? s->h.stride : 1,
+                   .c0 = j->c0,
+                   .c1 = j->c1,
+                   .column_step = j->compact ? s->w.stride : 1,
+                   .channel = channel,
+                   .count = task->count,
+                   .h = s->h.in,
+                   .w = s->w.in,
+                   .pixel = task->count == j->channels ? j->pixel : task->count};
+  if (!j->compact) { /* rows above and below are never read */
+    r.r0 = layer_max(r.r0, 0);
+    r.r1 = layer_max(layer_min(r.r1, s->h.in), r.r0);
+  }
+  task->window = lamina_conv_copy(&j->x, &r, task->x_scratch);
+}
+
+/* A panel of dy in the order (row, image, column): then the rows that a tap reaches are one run for all images. */
+static void copy_dy_panel(const weights_task *task, int64_t panel) {
+  const weights_job *j = task->job;
+  const conv_shape *s = j->s;
+  const int64_t nr = j->gemm->nr, n = layer_min(nr, s->out - panel * nr);
+  float *to = task->dy_scratch;
+  for (int64_t t = task->t0; t < task->t1; t++)
+    for (int64_t image = task->n0; image < task->n1; image++) {
+      const float *from = j->dy.data + image * j->dy.image + t * j->dy.row + task->group * s->out + panel * nr;
+      for (int64_t w = 0; w < s->w.out; w++, to += nr, from += j->dy.pixel) {
+        memcpy(to, from, (size_t)n * sizeof(float));
+        if (n < nr) memset(to + n, 0, (size_t)(nr - n) * sizeof(float));
+      }
+    }
+}
+
+/* Output rows of the unit whose tap kh lies inside. */
+static void valid_rows(const weights_task *task, int64_t kh, int64_t *t0, int64_t *t1) {
+  const conv_axis_shape *h = &task->job->s->h;
+  *t0 = task->t0;
+  *t1 = task->t1;
+  if (task->job->compact && task->copy_x) return; /* its copy has zeros there */
+  const int64_t at = kh * h->dilation - h->pad; /* input row of output row 0 */
+  if (at < 0) *t0 = layer_max(*t0, (-at + h->stride - 1) / h->stride);
+  *t1 = layer_min(*t1, h->in > at ? (h->in - at + h->stride - 1) / h->stride : 0);
+  if (*t1 < *t0) *t1 = *t0;
+}
+
+/* Sets the depth of a tile: where x begins for each row, and dy. `kw` moves the columns. */
+static void gather(const weights_task *task, int64_t panel, int64_t kh, int64_t kw, lamina_tile *tile) {
+  const weights_job *j = task->job;
+  const conv_shape *s = j->s;
+  const conv_window *window = &task->window;
+  const int64_t nr = j->gemm->nr, images = task->n1 - task->n0;
+  const int in_order = j->compact && task->copy_x;
+  int64_t t0, t1;
+  valid_rows(task, kh, &t0, &t1);
+  tile->batch = (t1 - t0) * images;
+  tile->k = s->w.out;
+  tile->a_row = 1;
+  tile->a_k = (in_order ? 1 : s->w.stride) * window->pixel;
+  if (task->copy_dy) {
+    tile->b = task->dy_scratch + (t0 - task->t0) * images * s->w.out * nr;
+    tile->b_k = nr;
+    tile->b_batch = s->w.out * nr;
+  } else {
+    tile->b = j->dy.data + task->n0 * j->dy.image + t0 * j->dy.row + task->group * s->out + panel * nr;
+    tile->b_k = j->dy.pixel;
+    tile->b_batch = j->dy.row;
+  }
+  for (int64_t i = 0; i < tile->batch; i++) {
+    const int64_t n = task->copy_dy ? i % images : i / (t1 - t0), t = t0 + (task->copy_dy ? i / images : i % (t1 - t0));
+    if (in_order)
+      task->a[i] = window->data + n * window->image + (t - task->t0) * window->row;
+    else
+      task->a[i] = window->data + n * window->image + (t * s->h.stride - s->h.pad + kh * s->h.dilation - window->r0) * window->row +
+                   (kw * s->w.dilation - s->w.pad - window->c0) * window->pixel;
+  }
+  /* Rows that follow each other in both are one run. */
+  const int64_t run = tile->k * tile->a_k;
+  for (int64_t i = 1; i < tile->batch; i++)
+    if (task->a[i] - task->a[i - 1] != run) return;
+  if (tile->batch > 1 && tile->b_batch == tile->k * tile->b_k) {
+    tile->k *= tile->batch;
+    tile->batch = 1;
+  }
+}
+
+/* `rows` rows of the gradient, neighbours in x, from row `row` of the partial on. */
+static void run_rows(const weights_task *task, lamina_tile *tile, int64_t rows, float *c) {
+  const weights_job *j = task->job;
+  const int64_t tiles = layer_ceil_div(rows, j->gemm->mr);
+  int64_t done = 0;
+  for (int64_t i = 0; i < tiles; i++) {
+    const int64_t m0 = part(rows, tiles, i), m1 = part(rows, tiles, i + 1);
+    for (int64_t b = 0; b < tile->batch; b++) task->a[b] += m0 - done;
+    done = m0;
+    tile->c = c + m0 * j->ld;
+    j->gemm->tile[m1 - m0](tile);
+  }
+}
+
+static void run_panel(const weights_task *task, int64_t panel) {
+  const weights_job *j = task->job;
+  const conv_shape *s = j->s;
+  const int64_t nr = j->gemm->nr;
+  lamina_tile tile = {.a = task->a,
+                      .c_row = j->ld,
+                      .n = (int)(task->copy_dy ? nr : layer_min(nr, s->out - panel * nr)),
+                      .accumulate = !task->first,
+                      .lo = -__builtin_inff(),
+                      .hi = __builtin_inff()};
+  if (task->copy_dy) copy_dy_panel(task, panel);
+  /* The columns of a kernel row and their channels are one run, both in x and in the gradient. */
+  const int run = s->w.dilation == 1 && task->window.pixel == s->in && task->count == s->in;
+  for (int64_t kh = 0; kh < s->h.kernel; kh++)
+    for (int64_t kw = 0; kw < (run ? 1 : s->w.kernel); kw++) {
+      gather(task, panel, kh, kw, &tile);
+      if (tile.batch == 0 && !task->first) continue;
+      float *c = task->partial + ((kh * s->w.kernel + kw) * s->in + task->channel) * j->ld + panel * nr;
+      run_rows(task, &tile, run ? s->w.kernel * s->in : task->count, c);
+    }
+}
+
+/* Whether tiles had better read copies. */
+static void choose_copies(weights_task *task) {
+  const weights_job *j = task->job;
+  const conv_shape *s = j->s;
+  const int inside = s->w.pad == 0 && j->c1 <= s->w.in && s->h.pad == 0 &&
+                     (s->h.out - 1) * s->h.stride + (s->h.kernel - 1) * s->h.dilation < s->h.in;
+  task->copy_x = !inside || task->count != s->in || s->groups > 1 || (j->compact && s->h.stride * s->w.stride > 1);
+  const int64_t reuse = s->h.kernel * layer_ceil_div(s->w.kernel * task->count, j->gemm->mr);
+  const int one_run = j->images_unit == 1 || (s->h.kernel == 1 && inside && j->dy.image == s->h.out * j->dy.row);
+  task->copy_dy = s->out % j->gemm->nr != 0 || reuse >= MIN_REUSE || !one_run;
+}
+
+static void run_task(void *arg, int64_t index, int thread) {
+  const weights_job *j = arg;
+  const conv_shape *s = j->s;
+  char *memory = j->memory + thread * thread_bytes(j);
+  weights_task task = {.job = j, .a = (const float **)(void *)memory};
+  task.x_scratch = (float *)(void *)(memory + j->pointers * (int64_t)sizeof(float *));
+  task.dy_scratch = task.x_scratch + j->x_floats;
+  const int64_t panel_block = index % j->panel_blocks;
+  index /= j->panel_blocks;
+  task.channel = index % j->channel_blocks * j->channels;
+  task.count = layer_min(j->channels, s->in - task.channel);
+  index /= j->channel_blocks;
+  const int64_t split = index % j->splits;
+  task.group = index / j->splits;
+  task.panel0 = part(j->panels, j->panel_blocks, panel_block);
+  task.panel1 = part(j->panels, j->panel_blocks, panel_block + 1);
+  task.partial = j->partials + (task.group * j->splits + split) * j->partial_floats;
+  choose_copies(&task);
+  const int64_t begin = part(j->units, j->splits, split), end = part(j->units, j->splits, split + 1);
+  for (int64_t unit = begin; unit < end; unit++) {
+    task.first = unit == begin;
+    task.n0 = unit / j->row_units * j->images_unit;
+    task.n1 = layer_min(task.n0 + j->images_unit, s->images);
+    task.t0 = unit % j->row_units * j->rows_unit;
+    task.t1 = layer_min(task.t0 + j->rows_unit, s->h.out);
+    open_unit(&task);
+    for (int64_t panel = task.panel0; panel < task.panel1; panel++) run_panel(&task, panel);
+  }
+}
+
+static void weight_gradient(const conv_shape *s) {
+  weights_job j = describe(s);
+  j.partials = s->node->workspace;
+  j.memory = (char *)(j.partials + partials_floats(&j));
+  s->host->parallel(s->host, s->groups * j.splits * j.channel_blocks * j.panel_blocks, run_task, &j);
+  const int64_t floats = s->out * s->in * s->h.kernel * s->w.kernel;
+  for (int64_t group = 0; group < s->groups; group++)
+    lamina_conv_unpack_gradient(s, j.partials + group * j.splits * j.partial_floats, j.splits, j.partial_floats, j.ld,
+                                s->node->accumulate_params & 1, (float *)s->node->d_params[0].data + group * floats,
+                                (float *)(void *)j.memory);
+}
+
+lamina_status lamina_conv_backward_weights(const conv_shape *s) {
+  const lamina_node *node = s->node;
+  if (node->need_params & 1) {
+    if (s->depthwise)
+      lamina_conv_depthwise_backward_weights(s);
+    else
+      weight_gradient(s);
+  }
+  if ((node->need_params >> 1 & 1) && node->params[1].rank >= 0)
+    lamina_column_sum(s->host, s->kernels, s->images * s->h.out * s->w.out, s->groups * s->out, node->d_outputs[0].data,
+                      node->d_outputs[0].stride[2], node->accumulate_params >> 1 & 1, node->d_params[1].data,
+                      node->workspace);
+  return LAMINA_OK;
+}

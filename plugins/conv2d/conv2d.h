@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * conv2d: x (N, H, W, C) and weight (O, C / groups, KH, KW) to y (N, OH, OW, O), PyTorch's cross-correlation.
+ *
+ * Forward and the gradient of x are one computation, a correlation: a grid of output pixels, each a sum over taps of input
+ * pixel times weight. Forward walks y's grid; the gradient of x falls, by stride, into stride_h x stride_w phases, each of
+ * which is a correlation of stride 1 of dy with the taps that hit it. Both axes are alike, so that a phase is two axes.
+ */
+#ifndef LAMINA_CONV2D_H
+#define LAMINA_CONV2D_H
+
+#include "../layer.h"
+#include "reduce.h"
+
+enum { CONV_LINE = 16 /* floats in a cache line */ };
+
+/* A node, read once: sizes of one axis are in h and w. */
+typedef struct conv_axis_shape {
+  int64_t in, out, kernel, stride, pad, dilation;
+} conv_axis_shape;
+
+/* An activation or its gradient in memory; strides count floats. */
+typedef struct conv_image {
+  float *data;
+  int64_t image, row, pixel;
+} conv_image;
+
+typedef struct conv_shape {
+  const lamina_node *node;
+  const lamina_host *host;
+  const lamina_kernels *kernels;
+  int64_t images, groups;
+  int64_t in, out; /* channels of a group */
+  conv_axis_shape h, w;
+  int pointwise, depthwise; /* 1x1 with stride 1 and no padding; one channel in and out of a group */
+  /* In node->packed, counted in floats: weights of forward, bias, weights of the gradient of x. */
+  size_t bias, backward, packed;
+} conv_shape;
+
+/* One axis of a phase: output t reads input t * stride + first + j * step for each of its taps j, whose place in the kernel
+   is k_first + j * k_step; it is written at out_first + t * out_step. */
+typedef struct conv_axis {
+  int64_t taps, k_first, k_step;
+  int64_t stride, first, step;
+  int64_t count, out_first, out_step;
+} conv_axis;
+
+/* What a correlation reads and writes. */
+typedef struct correlation {
+  const conv_shape *shape;
+  int backward;             /* the gradient of x */
+  int64_t in, out;          /* channels of a group */
+  int64_t in_h, in_w;       /* the grid that is read */
+  int64_t phases_h, phases_w;
+  conv_image x, y, add;     /* add.data may be NULL */
+  const float *weights;
+  const float *bias;        /* groups * out floats, or NULL */
+  float lo, hi;
+  int accumulate;
+} correlation;
+
+/* A part of x as the tiles read it: itself, or a copy with its padding, in a thread's scratch. */
+typedef struct conv_window {
+  const float *data; /* of row r0, column c0, first channel of the group, first image */
+  int64_t image, row, pixel;
+  int64_t r0, c0;
+} conv_window;
+
+/* Rows r0 .. r1 and columns c0 .. c1 of images n0 .. n1, channels channel .. channel + count; every row_step-th and
+   column_step-th of them. Outside of the h x w grid there are zeros. */
+typedef struct conv_region {
+  int64_t n0, n1, r0, r1, row_step, c0, c1, column_step, channel, count;
+  int64_t h, w;
+  int64_t pixel; /* of the copy: count, or more */
+} conv_region;
+
+/* Copies a region; the window's data is `to`. */
+conv_window lamina_conv_copy(const conv_image *from, const conv_region *region, float *to);
+int64_t lamina_conv_region_floats(const conv_region *region);
+
+/* Reads node and fills in the shape; fails when sizes overflow. Strides of tensors are read from the tensors themselves. */
+lamina_status lamina_conv_describe(const lamina_node *node, conv_shape *shape);
+conv_image lamina_conv_image(const lamina_tensor *tensor);
+/* Phase `index` of an axis, for forward or the gradient of x. */
+conv_axis lamina_conv_axis(const conv_axis_shape *axis, int backward, int64_t index);
+
+/* The correlations, without data pointers when the node has none yet (at plan). */
+correlation lamina_conv_forward_pass(const conv_shape *shape);
+correlation lamina_conv_backward_data_pass(const conv_shape *shape);
+size_t lamina_conv_correlate_workspace(const correlation *c);
+void lamina_conv_correlate(const correlation *c);
+
+/* Floats of one group's packed weights: the taps of all phases after each other, each phase as B of a matrix product of
+   depth (taps_h, taps_w, in) and width out. */
+int64_t lamina_conv_packed_floats(const conv_shape *shape, int64_t in, int64_t out);
+/* Where a phase begins in it. */
+int64_t lamina_conv_phase_offset(const correlation *c, int64_t phase_h, int64_t phase_w);
+lamina_status lamina_conv_pack(const conv_shape *shape);
+/* gradient (O, C / groups, KH, KW) of one group (+)= the sum of `partials` matrices (KH, KW, in) x ld, `stride` apart. */
+void lamina_conv_unpack_gradient(const conv_shape *shape, const float *partial, int64_t partials, int64_t stride, int64_t ld,
+                                 int accumulate, float *gradient, float *scratch);
+/* Floats of its scratch for one thread; also that of packing. */
+int64_t lamina_conv_pack_scratch(const conv_shape *shape);
+
+lamina_status lamina_conv_forward(const conv_shape *shape);
+size_t lamina_conv_forward_workspace(const conv_shape *shape);
+lamina_status lamina_conv_backward_data(const conv_shape *shape);
+size_t lamina_conv_backward_data_workspace(const conv_shape *shape);
+lamina_status lamina_conv_backward_weights(const conv_shape *shape);
+size_t lamina_conv_backward_weights_workspace(const conv_shape *shape);
+
+/* One channel in and out of each group: no matrix product, all loops run over channels. */
+void lamina_conv_depthwise_pack(const conv_shape *shape);
+void lamina_conv_depthwise_forward(const conv_shape *shape);
+void lamina_conv_depthwise_backward_data(const conv_shape *shape);
+void lamina_conv_depthwise_backward_weights(const conv_shape *shape);
+size_t lamina_conv_depthwise_workspace(const conv_shape *shape);
+
+#endif

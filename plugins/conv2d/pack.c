@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Weights between PyTorch's (O, I, KH, KW) and the order of the tiles, panels of nr columns with depth (tap, channel).
+ *
+ * Forward, a column is an output channel, so a panel is nr rows of weight: they are transposed, some input channels at a
+ * time, into a scratch of rows (channel, tap), which are then copied to their place (tap, channel). For the gradient of x
+ * a column is an input channel and a step in depth is an output channel. Each weight is moved twice, in the L1 cache.
+ */
+#include <string.h>
+
+#include "conv2d.h"
+
+enum { SCRATCH_FLOATS = 4096 /* that a strip of a panel aims at: 16 KiB */ };
+
+int64_t lamina_conv_packed_floats(const conv_shape *s, int64_t in, int64_t out) {
+  return s->h.kernel * s->w.kernel * in * round_up(out, s->kernels->gemm->nr);
+}
+
+int64_t lamina_conv_phase_offset(const correlation *c, int64_t phase_h, int64_t phase_w) {
+  const conv_shape *s = c->shape;
+  int64_t before_h = 0, before_w = 0;
+  for (int64_t i = 0; i < phase_h; i++) before_h += lamina_conv_axis(&s->h, c->backward, i).taps;
+  for (int64_t i = 0; i < phase_w; i++) before_w += lamina_conv_axis(&s->w, c->backward, i).taps;
+  const int64_t taps = before_h * s->w.kernel + lamina_conv_axis(&s->h, c->backward, phase_h).taps * before_w;
+  return taps * c->in * round_up(c->out, s->kernels->gemm->nr);
+}
+
+static int64_t strip_channels(const conv_shape *s) {
+  const int64_t floats = s->h.kernel * s->w.kernel * s->kernels->gemm->nr;
+  return layer_max(layer_min(SCRATCH_FLOATS / floats, s->in), 1);
+}
+
+int64_t lamina_conv_pack_scratch(const conv_shape *s) {
+  return 2 * strip_channels(s) * s->h.kernel * s->w.kernel * s->kernels->gemm->nr;
+}
+
+typedef struct pack_job {
+  const conv_shape *shape;
+  float *scratch, *weights;
+  int64_t panels; /* of a group */
+} pack_job;
+
+static void scale_row(float *row, const float *scale, int64_t n) {
+  for (int64_t i = 0; i < n; i++) row[i] *= scale[i];
+}
+
+static void pack_forward_panel(void *arg, int64_t index, int thread) {
+  const pack_job *j = arg;
+  const conv_shape *s = j->shape;
+  const lamina_epilogue *e = &s->node->epilogue;
+  const int64_t nr = s->kernels->gemm->nr, taps = s->h.kernel * s->w.kernel, group = index / j->panels;
+  const int64_t o0 = index % j->panels * nr, n = layer_min(nr, s->out - o0), first = group * s->out + o0;
+  const float *weight = (const float *)s->node->params[0].data + first * s->in * taps;
+  const float *scale = e->parts & LAMINA_EPILOGUE_AFFINE ? e->scale + first : NULL;
+  float *to = j->weights + group * lamina_conv_packed_floats(s, s->in, s->out) + o0 * taps * s->in;
+  float *strip = j->scratch + thread * lamina_conv_pack_scratch(s);
+  const int64_t width = strip_channels(s);
+  for (int64_t c0 = 0; c0 < s->in; c0 += width) {
+    const int64_t rows = layer_min(width, s->in - c0) * taps;
+    if (n < nr) memset(strip, 0, (size_t)(rows * nr) * sizeof(float));
+    s->kernels->gemm->transpose(n, rows, weight + c0 * taps, s->in * taps, strip, nr);
+    for (int64_t r = 0; scale && r < rows; r++) scale_row(strip + r * nr, scale, n);
+    for (int64_t r = 0; r < rows; r++)
+      memcpy(to + (r % taps * s->in + c0 + r / taps) * nr, strip + r * nr, (size_t)nr * sizeof(float));
+  }
+}
+
+/* place[tap]: where the rows of a tap of the kernel begin in a panel that starts at input channel c0. */
+static void find_places(const conv_shape *s, int64_t c0, int64_t *place) {
+  const correlation pass = lamina_conv_backward_data_pass(s);
+  for (int64_t tap = 0; tap < s->h.kernel * s->w.kernel; tap++) place[tap] = -1; /* no pixel of x has it */
+  for (int64_t i = 0; i < pass.phases_h; i++)
+    for (int64_t j = 0; j < pass.phases_w; j++) {
+      const conv_axis h = lamina_conv_axis(&s->h, 1, i), w = lamina_conv_axis(&s->w, 1, j);
+      const int64_t panel = lamina_conv_phase_offset(&pass, i, j) + c0 * h.taps * w.taps * s->out;
+      for (int64_t t = 0; t < h.taps * w.taps; t++) {
+        const int64_t kh = h.k_first + t / w.taps * h.k_step, kw = w.k_first + t % w.taps * w.k_step;
+        place[kh * s->w.kernel + kw] = panel + t * s->out * s->kernels->gemm->nr;
+      }
+    }
+}
+
+/* A panel of input channels, for all phases. */
+static void pack_backward_panel(void *arg, int64_t index, int thread) {
+  const pack_job *j = arg;
+  const conv_shape *s = j->shape;
+  const int64_t nr = s->kernels->gemm->nr, taps = s->h.kernel * s->w.kernel, group = index / j->panels;
+  const int64_t c0 = index % j->panels * nr, n = layer_min(nr, s->in - c0);
+  const float *weight = (const float *)s->node->params[0].data + (group * s->out * s->in + c0) * taps;
+  float *to = j->weights + group * lamina_conv_packed_floats(s, s->out, s->in);
+  float *strip = j->scratch + thread * lamina_conv_pack_scratch(s);
+  int64_t *place = (int64_t *)(void *)(strip + taps * nr); /* the second half of the scratch */
+  find_places(s, c0, place);
+  memset(strip, 0, (size_t)(taps * nr) * sizeof(float));
+  for (int64_t o = 0; o < s->out; o++) {
+    s->kernels->gemm->transpose(n, taps, weight + o * s->in * taps, taps, strip, nr);
+    for (int64_t tap = 0; tap < taps; tap++)
+      if (place[tap] >= 0) memcpy(to + place[tap] + o * nr, strip + tap * nr, (size_t)nr * sizeof(float));
+  }
+}
+
+static void pack_pointwise(const conv_shape *s, float *forward, float *backward) {
+  const lamina_epilogue *e = &s->node->epilogue;
+  for (int64_t g = 0; g < s->groups; g++) {
+    const float *weight = (const float *)s->node->params[0].data + g * s->out * s->in;
+    const float *scale = e->parts & LAMINA_EPILOGUE_AFFINE ? e->scale + g * s->out : NULL;
+    s->host->gemm_pack_b(s->host, s->in, s->out, weight, 1, s->in, scale,
+                         forward + g * lamina_conv_packed_floats(s, s->in, s->out));
+    if (backward)
+      s->host->gemm_pack_b(s->host, s->out, s->in, weight, s->in, 1, NULL,
+                           backward + g * lamina_conv_packed_floats(s, s->out, s->in));
+  }
+}
+
+lamina_status lamina_conv_pack(const conv_shape *s) {
+  const lamina_epilogue *e = &s->node->epilogue;
+  const int64_t nr = s->kernels->gemm->nr, channels = s->groups * s->out;
+  float *packed = s->node->packed, *backward = s->backward ? packed + s->backward : NULL;
+  const float *bias = s->node->params[1].rank >= 0 ? s->node->params[1].data : NULL;
+  for (int64_t o = 0; o < channels; o++) {
+    packed[s->bias + (size_t)o] = bias ? bias[o] : 0;
+    if (e->parts & LAMINA_EPILOGUE_AFFINE) packed[s->bias + (size_t)o] = packed[s->bias + (size_t)o] * e->scale[o] + e->shift[o];
+  }
+  if (s->depthwise) {
+    lamina_conv_depthwise_pack(s);
+    return LAMINA_OK;
+  }
+  if (s->h.kernel * s->w.kernel == 1) {
+    pack_pointwise(s, packed, backward);
+    return LAMINA_OK;
+  }
+  const size_t bytes = (size_t)(lamina_conv_pack_scratch(s) * s->host->threads(s->host)) * sizeof(float);
+  pack_job j = {.shape = s, .scratch = s->host->alloc(s->host, bytes)};
+  if (!j.scratch)
+    return s->host->fail(s->host, LAMINA_OUT_OF_MEMORY, "out of memory: %zu bytes to pack weights with", bytes);
+  const int64_t floats = channels * s->in * s->h.kernel * s->w.kernel;
+  j.weights = packed;
+  j.panels = layer_ceil_div(s->out, nr);
+  layer_parallel(s->host, s->groups * j.panels, floats, pack_forward_panel, &j);
+  if (backward) {
+    j.weights = backward;
+    j.panels = layer_ceil_div(s->in, nr);
+    layer_parallel(s->host, s->groups * j.panels, floats, pack_backward_panel, &j);
+  }
+  s->host->release(s->host, j.scratch);
+  return LAMINA_OK;
+}
+
+typedef struct unpack_job {
+  const conv_shape *shape;
+  const float *partial;
+  int64_t partials, stride, ld;
+  int accumulate;
+  float *gradient, *scratch;
+} unpack_job;
+
+/* nr output channels: the way of pack_forward_panel backwards. */
+static void unpack_panel(void *arg, int64_t panel, int thread) {
+  const unpack_job *j = arg;
+  const conv_shape *s = j->shape;
+  const int64_t nr = s->kernels->gemm->nr, taps = s->h.kernel * s->w.kernel, o0 = panel * nr;
+  const int64_t n = layer_min(nr, s->out - o0), width = strip_channels(s);
+  float *strip = j->scratch + thread * lamina_conv_pack_scratch(s), *other = strip + width * taps * nr;
+  for (int64_t c0 = 0; c0 < s->in; c0 += width) {
+    const int64_t rows = layer_min(width, s->in - c0) * taps;
+    for (int64_t r = 0; r < rows; r++) {
+      const float *from = j->partial + (r % taps * s->in + c0 + r / taps) * j->ld + o0;
+      float *to = strip + r * nr;
+      memcpy(to, from, (size_t)n * sizeof(float));
+      for (int64_t i = 1; i < j->partials; i++) s->kernels->eltwise->add_scaled(n, 1.0f, from + i * j->stride, to);
+    }
+    float *gradient = j->gradient + o0 * s->in * taps + c0 * taps;
+    if (!j->accumulate) {
+      s->kernels->gemm->transpose(rows, n, strip, nr, gradient, s->in * taps);
+      continue;
+    }
+    s->kernels->gemm->transpose(rows, n, strip, nr, other, rows);
+    for (int64_t o = 0; o < n; o++)
+      s->kernels->eltwise->add_scaled(rows, 1.0f, other + o * rows, gradient + o * s->in * taps);
+  }
+}
+
+void lamina_conv_unpack_gradient(const conv_shape *s, const float *partial, int64_t partials, int64_t stride, int64_t ld,
+                                 int accumulate, float *gradient, float *scratch) {
+  unpack_job j = {s, partial, partials, stride, ld, accumulate, gradient, scratch};
+  layer_parallel(s->host, layer_ceil_div(s->out, s->kernels->gemm->nr),
+                 partials * s->h.kernel * s->w.kernel * s->in * s->out, unpack_panel, &j);
+}
