@@ -32,8 +32,8 @@ static bool replay(lamina_context *context, const char *path, const char *name, 
   if (!passed)
     printf("FAIL %s (%s): %s\n", name, mode, run.error);
   else if (verbose)
-    printf("ok   %s (%s): %d tensors, worst %s %.2e of %.0e\n", name, mode, run.compared, run.worst, run.worst_error,
-           run.worst_bound);
+    printf("ok   %s (%s): %d tensors, worst %s %.2e of %.0e, perturbation %d\n", name, mode, run.compared, run.worst,
+           run.worst_error, run.worst_bound, run.variant);
   golden_file_close(run.file);
   return passed;
 }

@@ -23,6 +23,7 @@ typedef struct golden_run {
   char worst[160];  /* the tensor whose error is largest, as a share of its bound */
   double worst_error, worst_bound;
   int compared;
+  int variant; /* of a training run: which perturbation of the inputs gave the reference's run; 0: none */
 } golden_run;
 
 /* golden_file.c */
@@ -53,8 +54,8 @@ bool golden_to_channels_last(golden_run *run, const lamina_tensor *source, bool 
 /* Compares element by element; with `any_shape` only the counts must agree. */
 bool golden_compare(golden_run *run, const char *name, const lamina_tensor *got, const lamina_tensor *expected,
                     bool any_shape, double bound);
-/* Writes init.* into the graph's parameters: `PREFIX` + NAME for every tensor init.NAME. */
-bool golden_load(golden_run *run, lamina_graph *graph, const char *prefix);
+/* Writes every tensor FROM + NAME ("init.weight") into the graph's parameter TO + NAME. */
+bool golden_load(golden_run *run, lamina_graph *graph, const char *from, const char *to);
 
 /* The maximum norm of the difference over that of `expected`. */
 double golden_error(const lamina_tensor *got, const lamina_tensor *expected);

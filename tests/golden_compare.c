@@ -135,14 +135,14 @@ bool golden_compare(golden_run *run, const char *name, const lamina_tensor *got,
   return true;
 }
 
-bool golden_load(golden_run *run, lamina_graph *graph, const char *prefix) {
+bool golden_load(golden_run *run, lamina_graph *graph, const char *from, const char *to) {
   const char *name;
   for (int i = 0; (name = golden_name(run, i)); i++) {
     char parameter_name[256];
     lamina_parameter parameter = {.size = sizeof parameter};
     lamina_tensor source;
-    if (strncmp(name, "init.", 5) != 0) continue;
-    snprintf(parameter_name, sizeof parameter_name, "%s%s", prefix, name + 5);
+    if (strncmp(name, from, strlen(from)) != 0) continue;
+    snprintf(parameter_name, sizeof parameter_name, "%s%s", to, name + strlen(from));
     if (!golden_find(run, &source, "%s", name)) return golden_fail(run, "%s cannot be read", name);
     if (!golden_check(run, lamina_graph_parameter_find(graph, parameter_name, &parameter), name)) return false;
     const int64_t count = lamina_tensor_count(&source);

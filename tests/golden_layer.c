@@ -173,7 +173,7 @@ static bool prepare(replay *r, const lamina_tensor *inputs, lamina_mode mode) {
   if (!r->store) {
     if (!build_graph(r, inputs, &r->store)) return false;
     if (!golden_check(run, lamina_graph_initialize(r->store, 1), "initialize")) return false;
-    if (!golden_load(run, r->store, NODE ".")) return false;
+    if (!golden_load(run, r->store, "init.", NODE ".")) return false;
   }
   if (!build_graph(r, inputs, &r->graph)) return false;
   const lamina_plan_options options = {.size = sizeof options,
