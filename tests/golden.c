@@ -75,9 +75,7 @@ static int replay_folder(lamina_context *context, const options *opts) {
   for (int i = 0; i < count; i++) {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", opts->path, names[i]);
-    const bool fused = replay(context, path, names[i], false, opts->verbose);
-    const bool plain = replay(context, path, names[i], true, opts->verbose);
-    if (fused && plain)
+    if (replay(context, path, names[i], false, opts->verbose) && replay(context, path, names[i], true, opts->verbose))
       passed++;
     else
       failed++;
