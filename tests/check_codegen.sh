@@ -50,6 +50,10 @@ check_tiles() {
 
 check_library() { # ISA, library, objdump
   "$3" -d --no-show-raw-insn "$2" > "$dump"
+  if "$3" -t "$2" | grep -qE '__(asan|tsan|ubsan)_'; then
+    echo "$1: skipped, a sanitizer's code is in the way"
+    return
+  fi
   case $1 in
   neon) check_tiles neon 'fmla' '(ldr|str|ldp|stp|ldur|stur|ld1|st1)[ \t]+[{]?[qdsv][0-9].*\[sp' < "$dump" ;;
   *) check_tiles "$1" 'vfn?madd[0-9]*ps' '[xyz]mm.*\(%rsp|\(%rsp.*[xyz]mm' < "$dump" ;;
