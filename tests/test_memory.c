@@ -164,7 +164,7 @@ static lamina_status run_steps(lamina_exec *exec, const lamina_optimizer *optimi
     if (status == LAMINA_OK) status = lamina_exec_set_output_gradient(exec, "loss", &gradient);
     if (status == LAMINA_OK) status = lamina_exec_backward(exec);
     if (status == LAMINA_OK) status = lamina_exec_step(exec, optimizer);
-    if (status == LAMINA_OK) status = lamina_exec_times(exec, 0, times, NULL);
+    if (status == LAMINA_OK) status = lamina_exec_times(exec, 64, times, NULL);
   }
   return status;
 }
