@@ -77,8 +77,10 @@ static int eval_model(session *s, const eval_settings *set, model *m, data *d, p
   if (predictor_open(p, s, m, set->batch ? set->batch : predict_batch(m, count))) return EXIT_ERROR;
   evaluation e = {.classes = classes, .confusion = calloc((size_t)classes * (size_t)classes, sizeof *e.confusion)};
   if (!e.confusion) return fail("out of memory");
+  progress shown;
+  progress_start(&shown, stderr);
   const double started = now_seconds();
-  int status = evaluate(p, d, NULL, &e);
+  int status = evaluate(p, d, NULL, &shown, &e);
   if (!status) status = print_result(s, m, d, &e, now_seconds() - started);
   free(e.confusion);
   return status;

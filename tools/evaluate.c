@@ -76,12 +76,13 @@ static void count_batch(const lamina_tensor *out, const int32_t *labels, int64_t
   }
 }
 
-int evaluate(predictor *p, const data *d, const volatile int *stop, evaluation *e) {
+int evaluate(predictor *p, const data *d, const volatile int *stop, progress *shown, evaluation *e) {
   const int64_t count = d->info.count[LAMINA_SPLIT_TEST], batch = p->batch;
   float *images = allocate(batch, (size_t)lamina_tensor_count(&p->m->in) * sizeof *images);
   int32_t *labels = allocate(batch, sizeof *labels);
   int64_t *index = allocate(batch, sizeof *index), right = 0;
   int status = EXIT_OK;
+  const double started = now_seconds();
   e->samples = 0;
   e->loss = 0;
   if (!images || !labels || !index) status = fail("out of memory for a batch of %lld test images", (long long)batch);
@@ -94,7 +95,9 @@ int evaluate(predictor *p, const data *d, const volatile int *stop, evaluation *
     if (status) break;
     count_batch(&out, labels, n, e, &right);
     e->samples += n;
+    progress_count(shown, "testing", e->samples, count, now_seconds() - started);
   }
+  progress_clear(shown);
   e->accuracy = e->samples ? (double)right / (double)e->samples : NAN;
   e->loss = e->samples ? e->loss / (double)e->samples : NAN;
   free(images);

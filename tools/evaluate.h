@@ -4,6 +4,7 @@
 #define TOOL_EVALUATE_H
 
 #include "predict.h"
+#include "progress.h"
 
 typedef struct data {
   lamina_dataset *dataset;
@@ -23,8 +24,9 @@ void data_close(data *d);
 /* Copies n samples with the model's channels; a label that the model has no class for is refused. */
 int data_batch(const data *d, const session *s, const model *m, lamina_split split, int64_t n, const int64_t *index,
                float *images, int32_t *labels);
-/* Runs all test images. Stops early when *stop becomes nonzero (stop may be NULL); then samples < the data's count. */
-int evaluate(predictor *p, const data *d, const volatile int *stop, evaluation *e);
+/* Runs all test images, showing the progress. Stops early when *stop becomes nonzero (stop may be NULL); then samples
+   is below the data's count. */
+int evaluate(predictor *p, const data *d, const volatile int *stop, progress *shown, evaluation *e);
 /* Index of the largest value; NaN never wins. */
 int64_t arg_max(const float *values, int64_t count);
 

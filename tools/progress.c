@@ -35,6 +35,14 @@ void progress_update(progress *p, const char *format, ...) {
   p->drawn = true;
 }
 
+void progress_count(progress *p, const char *what, int64_t done, int64_t all, double elapsed) {
+  char left[32];
+  if (!progress_due(p) || done < 1) return;
+  progress_update(p, "%s  %lld/%lld  %.0f images/s  %s left", what, (long long)done, (long long)all,
+                  elapsed > 0 ? (double)done / elapsed : 0,
+                  duration_text(elapsed / (double)done * (double)(all - done), left, sizeof left));
+}
+
 void progress_clear(progress *p) {
   if (p->stream && p->drawn) {
     fputs("\r\033[K", p->stream);

@@ -90,13 +90,18 @@ static int predict_all(work *w) {
   w->batch = allocate(batch, (size_t)lamina_tensor_count(&w->model.in) * sizeof *w->batch);
   if (!values || !w->batch) return fail("out of memory for %lld samples", (long long)w->samples);
   if (predictor_open(&w->predictor, &w->s, &w->model, batch)) return EXIT_ERROR;
+  progress shown;
+  progress_start(&shown, stderr);
+  const double started = now_seconds();
   for (int64_t at = 0; at < w->samples; at += batch) {
     const int64_t n = w->samples - at < batch ? w->samples - at : batch;
     lamina_tensor out;
     copy_samples(w, at, n);
     if (predictor_run(&w->predictor, w->batch, n, &out)) return EXIT_ERROR;
     copy_rows(&out, values + at * row);
+    progress_count(&shown, "running", at + n, w->samples, now_seconds() - started);
   }
+  progress_clear(&shown);
   return EXIT_OK;
 }
 

@@ -66,10 +66,7 @@ static void show_progress(training *t, double started, int64_t first) {
 static int end_epoch(training *t, double train_seconds, int64_t steps_here) {
   run *r = &t->run;
   evaluation e = {0};
-  if (t->progress.stream)
-    progress_update(&t->progress, "epoch %lld/%lld  testing", (long long)r->epoch + 1, (long long)r->epochs);
-  const int status = evaluate(&t->predictor, &t->data, &caught_signal, &e);
-  progress_clear(&t->progress);
+  const int status = evaluate(&t->predictor, &t->data, &caught_signal, &t->progress, &e);
   if (status) return status;
   if (e.samples < t->data.info.count[LAMINA_SPLIT_TEST]) return EXIT_OK; /* a signal: tested again when resumed */
   r->losses[r->epoch] = r->loss_sum / (double)t->steps;
