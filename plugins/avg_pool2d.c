@@ -18,11 +18,10 @@ static void forward_pixel(const window_forward *walk, const window_taps *taps, f
   }
 }
 
-static void backward_pixel(const window_backward *walk, const window_taps *taps, int64_t channels, const float *y,
-                           const float *dy) {
+static void backward_pixel(const window_backward *walk, const window_taps *taps, const float *y, const float *dy) {
   (void)y;
   float scale = window_scale(taps, walk->include_padding);
-  if (taps->count > 0) walk->kernels->pool->average_backward(taps->count, taps->dx, scale, channels, dy);
+  if (taps->count > 0) walk->kernels->pool->average_backward(taps->count, taps->dx, scale, walk->win->channels, dy);
 }
 
 static lamina_status forward(const lamina_node *node) {

@@ -16,9 +16,8 @@ static void forward_pixel(const window_forward *walk, const window_taps *taps, f
   }
 }
 
-static void backward_pixel(const window_backward *walk, const window_taps *taps, int64_t channels, const float *y,
-                           const float *dy) {
-  if (taps->count > 0) walk->kernels->pool->max_backward(taps->count, taps->x, taps->dx, channels, y, dy);
+static void backward_pixel(const window_backward *walk, const window_taps *taps, const float *y, const float *dy) {
+  if (taps->count > 0) walk->kernels->pool->max_backward(taps->count, taps->x, taps->dx, walk->win->channels, y, dy);
 }
 
 static lamina_status forward(const lamina_node *node) {

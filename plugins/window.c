@@ -163,10 +163,29 @@ void window_run_forward(const lamina_host *host, window_forward *walk) {
   layer_parallel(host, layer_ceil_div(rows, walk->rows_per_task), walk->x.rows * win->channels, forward_task, walk);
 }
 
-static void zero_block(const window_backward *walk, float *dx, int64_t channels) {
+/* The rows of dx that the windows of a band touch: first_row .. end_row - 1. The last band's go on to the end. */
+static int64_t first_row(const window_backward *walk, int64_t band) {
   const window *win = walk->win;
-  for (int64_t pixel = 0; pixel < win->h * win->w; pixel++) {
-    memset(dx + pixel * walk->dx.ld, 0, (size_t)channels * sizeof(float));
+  return layer_min(win->h, layer_max(0, band * walk->band_rows * win->stride[0] - win->padding[0]));
+}
+
+static int64_t end_row(const window_backward *walk, int64_t band) {
+  const window *win = walk->win;
+  if (band + 1 >= walk->bands) return win->h;
+  int64_t last = ((band + 1) * walk->band_rows - 1) * win->stride[0] - win->padding[0];
+  return layer_min(win->h, layer_max(0, last + win->dilation[0] * (win->kernel[0] - 1) + 1));
+}
+
+/* Even bands zero all that they touch; odd ones what is left between them. */
+static void zero_band(const window_backward *walk, int64_t image, int64_t band) {
+  const window *win = walk->win;
+  int64_t begin = first_row(walk, band), end = end_row(walk, band);
+  if (walk->odd) {
+    begin = end_row(walk, band - 1);
+    end = band + 1 < walk->bands ? first_row(walk, band + 1) : win->h;
+  }
+  for (int64_t pixel = (image * win->h + begin) * win->w; pixel < (image * win->h + end) * win->w; pixel++) {
+    memset(walk->dx.data + pixel * walk->dx.ld, 0, (size_t)win->channels * sizeof(float));
   }
 }
 
@@ -174,28 +193,31 @@ static void backward_task(void *arg, int64_t index, int thread) {
   const window_backward *walk = arg;
   const window *win = walk->win;
   window_taps taps = {.x = walk->taps + thread * win->max_taps, .dx = walk->d_taps + thread * win->max_taps};
-  int64_t image = index / walk->blocks, c = index % walk->blocks * walk->channel_block;
-  int64_t channels = layer_min(walk->channel_block, win->channels - c);
-  int64_t pixels = win->h * win->w;
-  const float *x = walk->x.data ? walk->x.data + image * pixels * walk->x.ld + c : NULL;
-  float *dx = walk->dx.data + image * pixels * walk->dx.ld + c;
-  if (!walk->accumulate) zero_block(walk, dx, channels);
-  for (int64_t oh = 0; oh < win->oh; oh++) {
+  int64_t half = (walk->bands + 1 - walk->odd) / 2, image = index / half, band = index % half * 2 + walk->odd;
+  int64_t first = image * win->h * win->w, end = layer_min((band + 1) * walk->band_rows, win->oh);
+  const float *x = walk->x.data ? walk->x.data + first * walk->x.ld : NULL;
+  float *dx = walk->dx.data + first * walk->dx.ld;
+  if (!walk->accumulate) zero_band(walk, image, band);
+  for (int64_t oh = band * walk->band_rows; oh < end; oh++) {
     span v = span_of(win, 0, oh);
     for (int64_t ow = 0; ow < win->ow; ow++) {
       int64_t out = (image * win->oh + oh) * win->ow + ow;
       collect(win, v, span_of(win, 1, ow), x, walk->x.ld, dx, walk->dx.ld, &taps);
-      const float *y = walk->y.data ? walk->y.data + out * walk->y.ld + c : NULL;
-      walk->pixel(walk, &taps, channels, y, walk->dy.data + out * walk->dy.ld + c);
+      walk->pixel(walk, &taps, walk->y.data ? walk->y.data + out * walk->y.ld : NULL,
+                  walk->dy.data + out * walk->dy.ld);
     }
   }
 }
 
 void window_run_backward(const lamina_host *host, window_backward *walk) {
   const window *win = walk->win;
-  /* About 32 tasks or more where there are that many images and blocks of 16 channels (a cache line). */
-  int64_t parts = layer_max(1, 32 / win->images);
-  walk->channel_block = layer_max(16, layer_ceil_div(layer_ceil_div(win->channels, parts), 16) * 16);
-  walk->blocks = layer_ceil_div(win->channels, walk->channel_block);
-  layer_parallel(host, win->images * walk->blocks, win->images * win->h * win->w * win->channels, backward_task, walk);
+  int64_t reach = win->dilation[0] * (win->kernel[0] - 1) + 1;
+  int64_t rows = layer_ceil_div(layer_ceil_div(4 * LAYER_TASK_FLOATS, win->w * win->channels), win->stride[0]);
+  walk->band_rows = layer_max(rows, layer_ceil_div(reach, win->stride[0]));
+  walk->bands = layer_ceil_div(win->oh, walk->band_rows);
+  int64_t floats = win->images * win->h * win->w * win->channels;
+  for (walk->odd = 0; walk->odd < layer_min(walk->bands, 2); walk->odd++) {
+    int64_t half = (walk->bands + 1 - walk->odd) / 2;
+    layer_parallel(host, win->images * half, floats, backward_task, walk);
+  }
 }

@@ -43,18 +43,20 @@ typedef struct window_forward {
 
 void window_run_forward(const lamina_host *host, window_forward *walk);
 
-/* The backward pass. Windows overlap, so a task owns an image, or a block of an image's channels: nobody else writes
-   there. dx is zeroed first unless it is added to. */
+/*
+ * The backward pass. A task owns a band of output rows of an image. Windows of neighbouring bands overlap, so the even
+ * bands run first, then the odd ones: bands are high enough that every second one touches other rows of dx. The sums
+ * are thus made in an order that follows from the shape. dx is zeroed first unless it is added to.
+ */
 typedef struct window_backward {
   const window *win;
   const lamina_kernels *kernels;
-  layer_matrix x, y, dy, dx; /* x.data and y.data may be NULL where the layer reads neither */
-  int64_t channel_block, blocks;
+  layer_matrix x, y, dy, dx;     /* x.data and y.data may be NULL where the layer reads neither */
+  int64_t band_rows, bands, odd; /* odd: which half runs */
   int accumulate, include_padding;
   const float **taps; /* max_taps for each thread */
   float **d_taps;
-  void (*pixel)(const struct window_backward *walk, const window_taps *taps, int64_t channels, const float *y,
-                const float *dy);
+  void (*pixel)(const struct window_backward *walk, const window_taps *taps, const float *y, const float *dy);
 } window_backward;
 
 void window_run_backward(const lamina_host *host, window_backward *walk);

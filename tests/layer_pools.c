@@ -92,6 +92,55 @@ START_TEST(max_pool_gives_the_gradient_to_the_first_of_equals) {
 }
 END_TEST
 
+/* The gradient of max_pool2d, window by window. */
+static double *max_gradient(const layer_case *c) {
+  const int64_t *xd = c->inputs[0].dim, *yd = c->outputs[0].dim, channels = xd[3];
+  const lamina_value *a = c->attrs;
+  double *dx = calloc((size_t)case_count(&c->inputs[0]), sizeof *dx);
+  int64_t stride[2] = {a[1].ints[0] ? a[1].ints[0] : a[0].ints[0], a[1].ints[1] ? a[1].ints[1] : a[0].ints[1]};
+  for (int64_t out = 0; out < case_count(&c->outputs[0]); out++) {
+    int64_t ch = out % channels, ow = out / channels % yd[2], oh = out / channels / yd[2] % yd[1];
+    int64_t image = out / channels / yd[2] / yd[1], winner = -1;
+    for (int64_t i = 0; i < a[0].ints[0] * a[0].ints[1]; i++) {
+      int64_t h = oh * stride[0] - a[2].ints[0] + i / a[0].ints[1] * a[4].ints[0];
+      int64_t w = ow * stride[1] - a[2].ints[1] + i % a[0].ints[1] * a[4].ints[1];
+      if (h < 0 || h >= xd[1] || w < 0 || w >= xd[2]) continue;
+      int64_t at = ((image * xd[1] + h) * xd[2] + w) * channels + ch;
+      if (winner < 0 || *case_at(&c->inputs[0], at) > *case_at(&c->inputs[0], winner)) winner = at;
+    }
+    if (winner >= 0) dx[winner] += *case_at(&c->d_outputs[0], out);
+  }
+  return dx;
+}
+
+START_TEST(large_images_are_pooled_in_bands_without_a_seam) {
+  const char *attributes[] = {"kernel=5 stride=1 padding=2", "kernel=2 stride=3", "kernel=3 stride=2 padding=1",
+                              "kernel=2,1 stride=1 dilation=20,1 padding=1,0", "kernel=2 stride=7"};
+  for (size_t i = 0; i < sizeof attributes / sizeof *attributes; i++) {
+    for (int accumulate = 0; accumulate < 2; accumulate++) {
+      layer_case c;
+      case_set_order((task_order)(i % 3), 2);
+      case_begin(&c, &lamina_layer_max_pool2d, LAMINA_TRAIN, attributes[i]);
+      case_input(&c, "2x95x9x301");
+      ck_assert_int_eq(case_infer(&c), LAMINA_OK);
+      case_prepare(&c, -1, 1);
+      case_forward(&c);
+      case_backward(&c, 1, 0, accumulate);
+      double *start = accumulate ? case_doubles(&c.d_inputs[0]) : NULL, *want = max_gradient(&c);
+      c.kernel->backward(&c.node);
+      for (int64_t k = 0; k < case_count(&c.inputs[0]); k++) {
+        double value = want[k] + (start ? start[k] : 0);
+        ck_assert_msg(fabs(*case_at(&c.d_inputs[0], k) - value) < 1e-5, "%s: gradient %lld is %g, not %g",
+                      attributes[i], (long long)k, *case_at(&c.d_inputs[0], k), value);
+      }
+      free(start);
+      free(want);
+      case_end(&c);
+    }
+  }
+}
+END_TEST
+
 static void global_reference(const layer_case *c, double *const *in, double *const *par, double *out) {
   const lamina_tensor *x = &c->inputs[0];
   int64_t images = x->dim[0], channels = x->dim[x->rank - 1], positions = case_count(x) / images / channels;
@@ -115,5 +164,6 @@ void pool_tests(TCase *t) {
   tcase_add_test(t, pooling_follows_pytorch);
   tcase_add_test(t, pooling_shapes_are_pytorchs);
   tcase_add_test(t, max_pool_gives_the_gradient_to_the_first_of_equals);
+  tcase_add_test(t, large_images_are_pooled_in_bands_without_a_seam);
   tcase_add_test(t, global_avg_pool_is_the_mean_over_positions);
 }

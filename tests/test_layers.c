@@ -244,7 +244,9 @@ START_TEST(results_do_not_depend_on_threads_or_order) {
               {&lamina_layer_flatten, "", "3x20x20x100", 1},
               {&lamina_layer_global_avg_pool, "", "3x40x20x100", 1},
               {&lamina_layer_max_pool2d, "kernel=3 stride=1 padding=1", "2x30x30x70", 1},
-              {&lamina_layer_avg_pool2d, "kernel=3 stride=2 padding=1", "2x30x30x70", 1},
+              {&lamina_layer_max_pool2d, "kernel=5 stride=1 padding=2", "2x90x9x300", 1},
+              {&lamina_layer_max_pool2d, "kernel=2 stride=3", "1x90x20x170", 1},
+              {&lamina_layer_avg_pool2d, "kernel=3 stride=2 padding=1", "2x30x90x170", 1},
               {&lamina_layer_batch_norm, "", "90000x3", 1},
               {&lamina_layer_batch_norm, "", "3x30x30x70", 1},
               {&lamina_layer_batch_norm, "", "300x1030", 1}};
