@@ -68,6 +68,7 @@ lamina_status lamina_plan_create(lamina_graph *graph, const lamina_plan_options 
   plan->options.outputs = NULL; /* the caller's memory */
   lamina_graph_retain(graph);
   status = build(plan, options.outputs);
+  plan->options.freeze = NULL;
   if (status) {
     lamina_plan_destroy(plan);
     return status;

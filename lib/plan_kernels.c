@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Chooses each node's kernel, packs its parameters, and decides which gradients are computed. */
+#include <fnmatch.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -65,8 +66,35 @@ lamina_status lamina_plan_choose_kernels(lamina_plan *plan) {
   return LAMINA_OK;
 }
 
+/* Whether `name` matches one of the comma-separated patterns. */
+static bool is_frozen(const char *patterns, const char *name) {
+  char pattern[256];
+  while (patterns && lamina_next_name(&patterns, pattern, sizeof pattern) == 1)
+    if (fnmatch(pattern, name, 0) == 0) return true;
+  return false;
+}
+
+/* A pattern that matches nothing is a mistake that would go unnoticed. */
+static lamina_status check_freeze(const lamina_plan *plan) {
+  const char *patterns = plan->options.freeze;
+  char pattern[256];
+  int next = 0;
+  while (patterns && (next = lamina_next_name(&patterns, pattern, sizeof pattern)) == 1) {
+    bool used = false;
+    for (int n = 0; n < plan->node_count; n++)
+      for (int i = 0; i < plan->nodes[n].source->n_params; i++)
+        used |= plan->nodes[n].source->params[i] && fnmatch(pattern, plan->nodes[n].source->params[i]->name, 0) == 0;
+    if (!used)
+      return lamina_fail(plan->context, LAMINA_NOT_FOUND, "plan: freeze: no parameter matches '%s'", pattern);
+  }
+  return next < 0 ? lamina_fail(plan->context, LAMINA_INVALID_ARGUMENT, "plan: freeze: a pattern is empty or too long")
+                  : LAMINA_OK;
+}
+
 lamina_status lamina_plan_need_gradients(lamina_plan *plan) {
   if (plan->options.mode != LAMINA_TRAIN) return LAMINA_OK;
+  lamina_status status = check_freeze(plan);
+  if (status) return status;
   for (int v = 0; v < plan->value_count; v++)
     plan->values[v].needs_gradient = plan->options.input_gradients && plan->values[v].producer < 0 &&
                                      plan->values[v].shape.dtype == LAMINA_F32;
@@ -77,7 +105,9 @@ lamina_status lamina_plan_need_gradients(lamina_plan *plan) {
           !(lamina_input_port(node->source->layer, i)->flags & LAMINA_PORT_NO_GRADIENT))
         node->need_inputs |= 1ull << i;
     for (int i = 0; i < node->source->n_params; i++)
-      if (node->source->params[i] && node->source->params[i]->trainable) node->need_params |= 1ull << i;
+      if (node->source->params[i] && node->source->params[i]->trainable &&
+          !is_frozen(plan->options.freeze, node->source->params[i]->name))
+        node->need_params |= 1ull << i;
     node->backward = node->need_inputs || node->need_params;
     for (int i = 0; i < node->n_outputs; i++) plan->values[node->outputs[i]].needs_gradient = node->backward;
   }

@@ -186,6 +186,9 @@ typedef struct lamina_plan_options {
   int input_gradients;  /**< TRAIN: also compute gradients of the f32 inputs */
   int strict;           /**< a node that would run generic code although the ISA is better is an error */
   int no_fusion;        /**< keep every node as it is written */
+  const char *freeze;   /**< TRAIN: parameters that get no gradient and are not stepped: names separated by commas, in which
+                             '*' stands for any characters ("conv1.*, bn*"); NULL: none. What no gradient needs to pass is
+                             left out of the backward pass. */
 } lamina_plan_options;
 
 LAMINA_API lamina_status lamina_plan_create(lamina_graph *graph, const lamina_plan_options *options, lamina_plan **plan);
