@@ -91,6 +91,7 @@ START_TEST(inference_leaves_states_alone_and_equals_the_affine_map) {
   begin(&c, LAMINA_INFER, "", "4x5", -1, 1);
   double *before = case_doubles(&c.params[MEAN]);
   case_forward(&c);
+  ck_assert_int_eq(c.layer->affine(&c.node, NULL, NULL), LAMINA_OK);
   ck_assert_int_eq(c.layer->affine(&c.node, scale, shift), LAMINA_OK);
   ck_assert_int_eq(*(int64_t *)c.params[COUNT].data, 0);
   for (int i = 0; i < 5; i++) ck_assert_double_eq(*case_at(&c.params[MEAN], i), before[i]);
