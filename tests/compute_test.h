@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Runs conv2d and linear through their callbacks, on hosts with several numbers of threads, and compares with double. */
+#ifndef LAMINA_COMPUTE_TEST_H
+#define LAMINA_COMPUTE_TEST_H
+
+#include "core.h"
+#include "kernel_test.h"
+
+#include <check.h>
+
+enum { COMPUTE_HOSTS = 4 };
+extern const int compute_threads[COMPUTE_HOSTS];
+
+/* Runs the suite as a test program's main does: prints the seed; 77 when the ISA that LAMINA_ISA names is not there. */
+int compute_main(Suite *suite);
+/* Contexts for LAMINA_ISA with compute_threads[i] threads. */
+void compute_begin(lamina_context *context[COMPUTE_HOSTS]);
+void compute_end(lamina_context *context[COMPUTE_HOSTS]);
+
+/* A layer with at most one bias and one input; filled by the test, then by compute_prepare. */
+typedef struct compute_case {
+  const lamina_layer *layer;
+  lamina_mode mode;
+  lamina_value attrs[8];
+  lamina_tensor x; /* shape */
+  uint32_t epilogue;
+  int64_t gap;     /* floats between the rows of every activation */
+  int accumulate;  /* all gradients are added to what is there */
+  int no_input_gradient;
+  test_random random;
+
+  lamina_node node;
+  lamina_tensor inputs[1], outputs[1], params[2], d_outputs[1], d_inputs[1], d_params[2];
+  float *scale, *shift;
+  lamina_tensor before_dx, before_dp[2]; /* what gradients are added to */
+} compute_case;
+
+/* Infers, allocates and fills everything with random numbers. */
+void compute_prepare(compute_case *c, const lamina_context *context);
+/* Plans, packs and runs forward and, in TRAIN, backward on a context; outputs and gradients are overwritten. Fails if anything
+   is written between rows or past the bytes that were asked for; buffers begin as NaN. */
+void compute_run(compute_case *c, const lamina_context *context);
+void compute_release(compute_case *c);
+
+/* A dense row-major tensor's element, or one with gaps: the i-th number without them. */
+float *compute_at(const lamina_tensor *t, int64_t i);
+int64_t compute_count(const lamina_tensor *t);
+/* |got - want| <= 2e-6 * sum of the magnitudes that were added up, for each number. */
+void compute_compare(const char *what, const lamina_tensor *got, const double *want, const double *magnitude);
+/* The same bits as `other`, which compute_copy made. */
+float *compute_copy(const lamina_tensor *t);
+void compute_same_bits(const char *what, const lamina_tensor *t, const float *other, int threads);
+
+#endif
