@@ -77,7 +77,7 @@ static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   cost->bytes = (batch ? 3 : 2) * n * sizeof(float);
   cost->backward_flops = 10 * n;
   cost->backward_bytes = 5 * n * sizeof(float);
-  cost->algorithm = batch ? "batch statistics, then normalise" : "running statistics";
+  cost->algorithm = batch ? "batch statistics" : "running statistics";
   return LAMINA_OK;
 }
 
