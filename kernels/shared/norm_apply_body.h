@@ -2,8 +2,8 @@
 /**
  * @file norm_apply_body.h
  * The elementwise passes of batch normalisation over a rows x channels matrix, on vec.h: normalise (+ add, clamp) and
- * the gradient. Rows are written strictly in order; the per-channel constants come from L1 (or, where a row is at most
- * APPLY_VECTORS vectors, stay in registers). Cost: one pass over each stream.
+ * the gradient. Rows are written strictly in order (interleaved rows would halve the bandwidth of stores); the
+ * constants of a channel come from L1. Cost: one pass over each stream.
  */
 #ifndef LAMINA_SHARED_NORM_APPLY_BODY_H
 #define LAMINA_SHARED_NORM_APPLY_BODY_H

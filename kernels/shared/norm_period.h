@@ -10,22 +10,21 @@
 #include <stdint.h>
 #include <string.h>
 
-/* NORM_MAX_CHANNELS channels, VF_LEN of them at most in a period: 4 KiB a constant with 16 lanes. */
-enum { NORM_MAX_CHANNELS = 64, NORM_MAX_PERIOD = NORM_MAX_CHANNELS * VF_LEN };
+enum { NORM_MAX_PERIOD = 64 * VF_LEN }; /* 4 KiB a constant with 16 lanes */
 
-/* The length of a virtual row of a dense matrix; 0: take it as it is (wide rows, whole vectors, too few rows to pay).
- */
+/* The length of a virtual row of a dense matrix; 0: take it as it is (whole vectors, a long period, too few rows). */
 static inline int64_t norm_period(int64_t rows, int64_t channels) {
-  enum { BLOCK = 4 * VF_LEN };
-  if (channels < 1 || channels >= NORM_MAX_CHANNELS || channels % BLOCK == 0) return 0;
   int64_t period = channels;
+  if (channels < 1) return 0;
   while (period % VF_LEN) period *= 2; /* VF_LEN is a power of two */
-  while (period % BLOCK && 2 * period <= NORM_MAX_PERIOD) period *= 2;
-  return rows * channels >= 8 * period ? period : 0;
+  while (period < 4 * VF_LEN) period *= 2;
+  return period > channels && period <= NORM_MAX_PERIOD && rows * channels >= 8 * period ? period : 0;
 }
 
+/* Repeats a row of constants; the period is channels * 2^k. */
 static inline void norm_expand(int64_t period, int64_t channels, const float *from, float *to) {
-  for (int64_t i = 0; i < period; i += channels) memcpy(to + i, from, (size_t)channels * sizeof(float));
+  memcpy(to, from, (size_t)channels * sizeof(float));
+  for (int64_t done = channels; done < period; done *= 2) memcpy(to + done, to, (size_t)done * sizeof(float));
 }
 
 #endif

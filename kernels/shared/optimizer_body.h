@@ -94,23 +94,26 @@ static void optimizer_adam(int64_t n, const lamina_adam_step *step, const float 
   }
 }
 
-/* Four chains of doubles, folded in a fixed tree. */
+/* Eight chains of doubles, folded in a fixed tree. */
 static double optimizer_sum_squares(int64_t n, const float *x) {
-  vd r[4] = {vd_zero(), vd_zero(), vd_zero(), vd_zero()};
+  enum { STEP = 4 };
+  vd r[2 * STEP];
   int64_t i = 0;
-  for (; i + 2 * VF_LEN <= n; i += 2 * VF_LEN) {
-    vf a = vf_load(x + i), b = vf_load(x + i + VF_LEN);
-    r[0] = vd_fma(vd_low(a), vd_low(a), r[0]);
-    r[1] = vd_fma(vd_high(a), vd_high(a), r[1]);
-    r[2] = vd_fma(vd_low(b), vd_low(b), r[2]);
-    r[3] = vd_fma(vd_high(b), vd_high(b), r[3]);
-  }
+  for (int u = 0; u < 2 * STEP; u++) r[u] = vd_zero();
+  for (; i + STEP * VF_LEN <= n; i += STEP * VF_LEN)
+    for (int u = 0; u < STEP; u++) {
+      const vf v = vf_load(x + i + u * VF_LEN);
+      r[2 * u] = vd_fma(vd_low(v), vd_low(v), r[2 * u]);
+      r[2 * u + 1] = vd_fma(vd_high(v), vd_high(v), r[2 * u + 1]);
+    }
   for (; i < n; i += VF_LEN) {
-    vf a = vf_load_n(x + i, n - i < VF_LEN ? (int)(n - i) : VF_LEN);
-    r[0] = vd_fma(vd_low(a), vd_low(a), r[0]);
-    r[1] = vd_fma(vd_high(a), vd_high(a), r[1]);
+    const vf v = vf_load_n(x + i, n - i < VF_LEN ? (int)(n - i) : VF_LEN);
+    r[0] = vd_fma(vd_low(v), vd_low(v), r[0]);
+    r[1] = vd_fma(vd_high(v), vd_high(v), r[1]);
   }
-  return vd_sum(vd_add(vd_add(r[0], r[1]), vd_add(r[2], r[3])));
+  for (int half = STEP; half > 0; half /= 2)
+    for (int u = 0; u < half; u++) r[u] = vd_add(r[u], r[u + half]);
+  return vd_sum(r[0]);
 }
 
 #endif
