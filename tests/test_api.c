@@ -98,6 +98,54 @@ START_TEST(a_seed_fixes_the_initial_parameters) {
 }
 END_TEST
 
+static void train_once(lamina_exec *exec, lamina_tensor *image, lamina_tensor *labels) {
+  lamina_optimizer sgd = lamina_optimizer_defaults(LAMINA_SGD);
+  sgd.weight_decay = 0.1;
+  NET_OK(context, lamina_exec_set_input(exec, "image", image));
+  NET_OK(context, lamina_exec_set_input(exec, "labels", labels));
+  NET_OK(context, lamina_exec_forward(exec));
+  NET_OK(context, lamina_exec_backward(exec));
+  NET_OK(context, lamina_exec_step(exec, &sgd));
+}
+
+START_TEST(frozen_parameters_stay_as_they_are) {
+  test_random random = test_random_for("freeze");
+  lamina_plan_options options = {.size = sizeof options, .mode = LAMINA_TRAIN, .batch = 2};
+  lamina_tensor image = net_random_tensor(&net_small.inputs[0], 2, &random);
+  lamina_tensor labels = net_random_tensor(&net_small.inputs[1], 2, &random), gradient;
+  float conv[2][108], bias[2][4], fc[3][5 * 256], free_gradient[5 * 256];
+  lamina_plan *plan = NULL;
+  lamina_exec *exec = NULL;
+  for (int frozen = 0; frozen < 2; frozen++) {
+    NET_OK(context, lamina_graph_initialize(graph, 3));
+    parameter_bytes(graph, "conv1.weight", conv[0], 108);
+    parameter_bytes(graph, "conv1.bias", bias[0], 4);
+    parameter_bytes(graph, "fc.weight", fc[2], 5 * 256);
+    options.freeze = frozen ? "conv1.*, nothing*.bias, f*.bias" : NULL;
+    if (frozen) EXPECT(lamina_plan_create(graph, &options, &plan), LAMINA_NOT_FOUND, "nothing*.bias");
+    options.freeze = frozen ? "conv1.*" : NULL;
+    NET_OK(context, lamina_plan_create(graph, &options, &plan));
+    NET_OK(context, lamina_exec_create(plan, &exec));
+    train_once(exec, &image, &labels);
+    parameter_bytes(graph, "conv1.weight", conv[1], 108);
+    parameter_bytes(graph, "conv1.bias", bias[1], 4);
+    parameter_bytes(graph, "fc.weight", fc[frozen], 5 * 256);
+    NET_OK(context, lamina_exec_gradient(exec, "fc.weight", &gradient));
+    if (!frozen) memcpy(free_gradient, gradient.data, sizeof free_gradient);
+    ck_assert_mem_eq(gradient.data, free_gradient, sizeof free_gradient);
+    ck_assert_int_eq(memcmp(conv[0], conv[1], sizeof conv[0]) == 0, frozen);
+    ck_assert_int_eq(memcmp(bias[0], bias[1], sizeof bias[0]) == 0, frozen);
+    if (frozen) EXPECT(lamina_exec_gradient(exec, "conv1.weight", &gradient), LAMINA_NOT_FOUND, "conv1.weight");
+    lamina_exec_destroy(exec);
+    lamina_plan_destroy(plan);
+  }
+  ck_assert_mem_eq(fc[0], fc[1], sizeof fc[0]);
+  ck_assert_mem_ne(fc[0], fc[2], sizeof fc[0]);
+  free(image.data);
+  free(labels.data);
+}
+END_TEST
+
 START_TEST(a_run_number_fixes_the_dropout) {
   const net_case spec = {"dropout", 2, {{"x", 1, {200}, 0, NET_OFF_ZERO}}, {{"dropout", "d", "x", NULL}}, NULL, 0};
   test_random random = test_random_for("dropout");
@@ -271,6 +319,7 @@ int main(void) {
   tcase_add_test(cases, handles_are_destroyed_in_any_order);
   tcase_add_test(cases, graphs_share_a_store_by_name);
   tcase_add_test(cases, a_seed_fixes_the_initial_parameters);
+  tcase_add_test(cases, frozen_parameters_stay_as_they_are);
   tcase_add_test(cases, a_run_number_fixes_the_dropout);
   tcase_add_test(cases, a_plan_tells_what_it_runs);
   tcase_add_test(cases, a_smaller_struct_of_an_older_caller_is_enough);
