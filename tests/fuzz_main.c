@@ -49,11 +49,12 @@ static size_t copy_part(dice *d, uint8_t *data, size_t bytes) {
   return bytes;
 }
 
-static size_t mutate(dice *d, uint8_t *data, size_t bytes) {
+/* A gentle change only replaces a number, so that text stays well formed and later checks are reached. */
+static size_t mutate(dice *d, uint8_t *data, size_t bytes, bool gentle) {
   static const uint8_t bytes_of_interest[] = {0, 1, 127, 128, 255, '"', '{', '}', '[', ']', ',', '\'', '(', ')'};
   if (bytes == 0) return 0;
   const size_t at = roll(d, bytes);
-  switch (roll(d, 8)) {
+  switch (gentle ? 7 : roll(d, 8)) {
   case 0: data[at] ^= (uint8_t)(1u << roll(d, 8)); return bytes;
   case 1: data[at] = (uint8_t)roll(d, 256); return bytes;
   case 2: data[at] = bytes_of_interest[roll(d, sizeof bytes_of_interest)]; return bytes;
@@ -97,7 +98,8 @@ int main(int argc, char **argv) {
     uint8_t *data = malloc(LARGEST);
     if (!data || bytes > LARGEST) return EXIT_FAILURE;
     memcpy(data, valid, bytes);
-    for (uint32_t n = 1 + roll(&d, 4); n > 0; n--) bytes = mutate(&d, data, bytes);
+    const bool gentle = roll(&d, 2) == 0;
+    for (uint32_t n = 1 + roll(&d, 4); n > 0; n--) bytes = mutate(&d, data, bytes, gentle);
     uint8_t *exact = malloc(bytes ? bytes : 1); /* so that a sanitizer sees a byte read too far */
     if (!exact) return EXIT_FAILURE;
     memcpy(exact, data, bytes);

@@ -26,12 +26,12 @@ static bool take(parser *p, char c) {
   return true;
 }
 
-/* A quoted word without escapes. */
+/* A quoted word of printable characters, without escapes. */
 static bool take_string(parser *p, char *word, size_t bytes) {
   skip_spaces(p);
   if (p->at == p->end || (*p->at != '\'' && *p->at != '"')) return false;
   const char quote = *p->at++, *start = p->at;
-  while (p->at < p->end && *p->at != quote && *p->at != '\\') p->at++;
+  while (p->at < p->end && *p->at != quote && *p->at != '\\' && *p->at >= ' ' && *p->at < 127) p->at++;
   size_t length = (size_t)(p->at - start);
   if (p->at == p->end || *p->at != quote || length >= bytes) return false;
   p->at++;

@@ -73,6 +73,8 @@ static lamina_status read_tensor(const lamina_safetensors *file, const char *nam
                                  size_t data_bytes, lamina_stored_tensor *tensor) {
   tensor->name = name;
   if (!*name) return fail_file(file, "a tensor has an empty name");
+  for (const char *c = name; *c; c++)
+    if ((unsigned char)*c < ' ' || *c == 127) return fail_file(file, "a tensor's name holds a control character");
   if (!json_is_object(entry)) return fail_tensor(file, name, "its description is not an object");
   const json_t *offsets = json_object_get(entry, "data_offsets");
   if (json_object_size(entry) != 3 || !offsets)
