@@ -71,13 +71,16 @@ typedef enum golden_quantity {
 
 typedef struct golden_exact {
   lamina_tensor tensor[GOLDEN_EXACT]; /* channels last; data NULL: nothing is known */
-  double slack[GOLDEN_EXACT];         /* absolute */
+  double slack[GOLDEN_EXACT];         /* absolute, of the reference */
+  double rounding;                    /* absolute, of any dx in fp32 */
 } golden_exact;
 
 bool golden_exact_batch_norm(golden_run *run, const lamina_tensor *x, const lamina_tensor *dy, golden_exact *exact);
 void golden_exact_release(golden_exact *exact);
-/* The exact values if the expected ones are as near to them as fp32 lets them be, else the expected ones. */
-const lamina_tensor *golden_better(const golden_exact *exact, golden_quantity which, const lamina_tensor *expected);
+/* What `got` is held to: the exact values if the expected ones are as near to them as fp32 lets them be (or `got`
+   itself, if it is a dx that is exact to rounding), else the expected ones. */
+const lamina_tensor *golden_better(const golden_exact *exact, golden_quantity which, const lamina_tensor *got,
+                                   const lamina_tensor *expected);
 
 /* golden_layer.c and golden_train.c */
 bool golden_replay_layer(golden_run *run);

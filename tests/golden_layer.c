@@ -227,7 +227,7 @@ static bool compare(replay *r, const char *name, const lamina_tensor *got, const
                     bool any_shape, golden_quantity which) {
   if (which < GOLDEN_EXACT && lamina_tensor_count(got) == lamina_tensor_count(expected) &&
       golden_error(got, expected) > GOLDEN_LAYER_BOUND)
-    expected = golden_better(&r->exact, which, expected);
+    expected = golden_better(&r->exact, which, got, expected);
   return golden_compare(r->run, name, got, expected, any_shape, GOLDEN_LAYER_BOUND);
 }
 
