@@ -131,7 +131,7 @@ static correlate_job describe(const correlation *c) {
   const conv_shape *s = c->shape;
   correlate_job j = {.c = c, .gemm = s->kernels->gemm};
   find_reach(&j);
-  const int single = c->phases_h * c->phases_w == 1;
+  const int single = c->phases_h * c->phases_w == 1 && (!c->backward || s->h.stride * s->w.stride == 1);
   const int64_t stride = stride_of(c);
   j.compact = single && s->h.kernel == 1 && s->w.kernel == 1;
   j.copy = j.compact || j.c0 < 0 || j.c1 > c->in_w || (aliases(stride * c->x.pixel) && j.count_w > 4);

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* linear, and the host's matrix product behind it, against double; the same bits for any number of threads. */
+#include <math.h>
+
+#include "compute_test.h"
+#include "gemm.h"
+
+extern const lamina_layer lamina_layer_linear;
+
+enum { OUT_FEATURES, BIAS, IN_SPATIAL };
+
+/* A layer's row of x is (spatial, channels), its weight's columns are (channels, spatial). */
+static int64_t weight_column(int64_t k, int64_t in, int64_t spatial) {
+  const int64_t channels = in / spatial;
+  return k % channels * spatial + k / channels;
+}
+
+static void add_to(double *sum, double *size, int64_t i, double value) {
+  sum[i] += value;
+  size[i] += fabs(value);
+}
+
+static void verify_forward(const compute_case *c, int64_t in) {
+  const int64_t out = c->attrs[OUT_FEATURES].i, count = compute_count(&c->outputs[0]), spatial = c->attrs[IN_SPATIAL].i;
+  double *y = calloc(2 * (size_t)count, sizeof *y), *size = y + count;
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t o = i % out;
+    const double scale = c->scale ? c->scale[o] : 1;
+    for (int64_t k = 0; k < in; k++)
+      add_to(y, size, i, *compute_at(&c->inputs[0], i / out * in + k) * scale *
+                             ((float *)c->params[0].data)[o * in + weight_column(k, in, spatial)]);
+    if (c->params[1].rank >= 0) add_to(y, size, i, ((float *)c->params[1].data)[o] * scale);
+    if (c->shift) add_to(y, size, i, c->shift[o]);
+    if (c->epilogue & LAMINA_EPILOGUE_ADD) add_to(y, size, i, *compute_at(&c->node.epilogue.add, i));
+    y[i] = fmin(fmax(y[i], c->node.epilogue.lo), c->node.epilogue.hi);
+  }
+  compute_compare("y", &c->outputs[0], y, size);
+  free(y);
+}
+
+static void verify_backward(const compute_case *c, int64_t in) {
+  const int64_t out = c->attrs[OUT_FEATURES].i, rows = compute_count(&c->outputs[0]) / out, spatial = c->attrs[IN_SPATIAL].i;
+  const int64_t nx = rows * in, nw = in * out;
+  double *dx = calloc(2 * (size_t)(nx + nw + out), sizeof *dx), *dx_size = dx + nx, *dw = dx_size + nx, *dw_size = dw + nw;
+  double *db = dw_size + nw, *db_size = db + out;
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t o = 0; o < out; o++) {
+      const double dy = *compute_at(&c->d_outputs[0], r * out + o);
+      add_to(db, db_size, o, dy);
+      for (int64_t k = 0; k < in; k++) {
+        const int64_t w = o * in + weight_column(k, in, spatial);
+        add_to(dx, dx_size, r * in + k, dy * ((float *)c->params[0].data)[w]);
+        add_to(dw, dw_size, w, dy * *compute_at(&c->inputs[0], r * in + k));
+      }
+    }
+  for (int64_t i = 0; c->accumulate && i < nx; i++) add_to(dx, dx_size, i, *compute_at(&c->before_dx, i));
+  for (int64_t i = 0; c->accumulate && i < nw; i++) add_to(dw, dw_size, i, *compute_at(&c->before_dp[0], i));
+  compute_compare("the gradient of x", &c->d_inputs[0], dx, dx_size);
+  compute_compare("the gradient of weight", &c->d_params[0], dw, dw_size);
+  if (c->d_params[1].rank >= 0) {
+    for (int64_t i = 0; c->accumulate && i < out; i++) add_to(db, db_size, i, *compute_at(&c->before_dp[1], i));
+    compute_compare("the gradient of bias", &c->d_params[1], db, db_size);
+  }
+  free(dx);
+}
+
+/* Against double with one thread, then bit by bit with another number of threads; the others have their turn. */
+static void verify(lamina_context *const context[COMPUTE_HOSTS], int turn, compute_case *c) {
+  c->layer = &lamina_layer_linear;
+  int64_t in = c->x.dim[c->x.rank - 1];
+  for (int i = 1; c->attrs[IN_SPATIAL].i > 1 && i + 1 < c->x.rank; i++) in *= c->x.dim[i];
+  compute_prepare(c, context[0]);
+  compute_run(c, context[0]);
+  verify_forward(c, in);
+  if (c->mode == LAMINA_TRAIN) verify_backward(c, in);
+  const lamina_tensor *results[] = {&c->outputs[0], &c->d_inputs[0], &c->d_params[0], &c->d_params[1]};
+  float *first[4] = {NULL};
+  for (int i = 0; i < 4; i++)
+    if (results[i]->data) first[i] = compute_copy(results[i]);
+  const int h = 1 + turn % (COMPUTE_HOSTS - 1);
+  compute_run(c, context[h]);
+  for (int i = 0; i < 4; i++)
+    if (first[i]) compute_same_bits("linear", results[i], first[i], compute_threads[h]);
+  for (int i = 0; i < 4; i++) free(first[i]);
+  compute_release(c);
+}
+
+static int64_t between(test_random *r, int64_t lo, int64_t hi) { return lo + test_random_below(r, hi - lo + 1); }
+
+START_TEST(random_layers_equal_double) {
+  lamina_context *context[COMPUTE_HOSTS];
+  compute_begin(context);
+  char name[40];
+  snprintf(name, sizeof name, "random layers %d", _i);
+  test_random random = test_random_for(name);
+  for (int i = 0; i < 20; i++) {
+    compute_case c = {.mode = i % 3 ? LAMINA_TRAIN : LAMINA_INFER, .random = random};
+    c.x = (lamina_tensor){.rank = (int)between(&random, 2, 4)};
+    for (int d = 0; d < c.x.rank; d++) c.x.dim[d] = between(&random, 1, d + 1 < c.x.rank ? 9 : 90);
+    c.attrs[OUT_FEATURES].i = between(&random, 1, 100);
+    c.attrs[BIAS].i = test_random_below(&random, 2);
+    c.attrs[IN_SPATIAL].i = 1;
+    if (test_random_below(&random, 3) == 0 && c.x.rank == 4) c.attrs[IN_SPATIAL].i = c.x.dim[1] * c.x.dim[2]; /* a folded flatten */
+    if (test_random_below(&random, 3) == 0 && c.x.rank == 2) {
+      c.attrs[IN_SPATIAL].i = between(&random, 2, 9);
+      c.x.dim[1] = c.attrs[IN_SPATIAL].i * between(&random, 1, 20);
+    }
+    if (c.attrs[IN_SPATIAL].i == 1) c.gap = test_random_below(&random, 2) * between(&random, 0, 9);
+    c.accumulate = (int)test_random_below(&random, 2);
+    if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_ADD;
+    if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_CLAMP;
+    if (c.mode == LAMINA_INFER && test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_AFFINE;
+    verify(context, i, &c);
+  }
+  compute_end(context);
+}
+END_TEST
+
+/* Rows, features in and out, spatial: more than one chunk of depth, one row, strides of 4 KiB, a gradient in pieces. */
+static const int64_t blocked[][4] = {
+    {70, 2600, 40, 1}, {1, 1024, 1000, 1}, {300, 1024, 65, 1}, {33, 49 * 128, 180, 49}, {130, 96, 2048, 1}, {5, 3, 1, 1},
+};
+
+START_TEST(blocked_layers_equal_double) {
+  lamina_context *context[COMPUTE_HOSTS];
+  compute_begin(context);
+  for (int i = 0; i < (int)(sizeof blocked / sizeof *blocked); i++) {
+    compute_case c = {.mode = LAMINA_TRAIN, .random = test_random_for("blocked layers"), .accumulate = i % 2};
+    c.x = (lamina_tensor){.rank = 2, .dim = {blocked[i][0], blocked[i][1]}};
+    c.attrs[OUT_FEATURES].i = blocked[i][2];
+    c.attrs[BIAS].i = 1;
+    c.attrs[IN_SPATIAL].i = blocked[i][3];
+    verify(context, i, &c);
+  }
+  compute_end(context);
+}
+END_TEST
+
+/* One product with random strides for A, B and what is added; B packed, or not. */
+static void verify_product(const lamina_context *context, test_random *r, int64_t m, int64_t n, int64_t k, float *result) {
+  const int a_turned = (int)test_random_below(r, 2), b_turned = (int)test_random_below(r, 2), packed = (int)test_random_below(r, 2);
+  const int64_t gap = test_random_below(r, 3), a_ld = (a_turned ? m : k) + gap, b_ld = (b_turned ? k : n) + gap, c_ld = n + gap;
+  lamina_gemm g = {.size = sizeof g, .m = m, .n = n, .k = k, .a_row = a_turned ? 1 : a_ld, .a_k = a_turned ? a_ld : 1,
+                   .b_k = b_turned ? 1 : b_ld, .b_n = b_turned ? b_ld : 1, .c = result, .c_row = c_ld, .add_row = c_ld,
+                   .accumulate = (int)test_random_below(r, 2), .lo = -INFINITY, .hi = INFINITY};
+  float *a = malloc((size_t)((m + k) * (m + k + gap) + 1) * sizeof *a), *b = malloc((size_t)((n + k) * (n + k + gap) + 1) * sizeof *b);
+  float *before = malloc((size_t)(m * c_ld + 1) * sizeof *before), *add = malloc((size_t)(m * c_ld + 1) * sizeof *add);
+  float *bias = malloc((size_t)n * sizeof *bias);
+  test_random_fill(r, a, (m + k) * (m + k + gap), -1, 1);
+  test_random_fill(r, b, (n + k) * (n + k + gap), -1, 1);
+  test_random_fill(r, before, m * c_ld, -1, 1);
+  test_random_fill(r, add, m * c_ld, -1, 1);
+  test_random_fill(r, bias, n, -1, 1);
+  memcpy(result, before, (size_t)(m * c_ld) * sizeof *before);
+  g.a = k ? a : NULL;
+  g.b = k ? b : NULL;
+  if (test_random_below(r, 2)) g.bias = bias;
+  if (test_random_below(r, 2)) g.add = add;
+  if (test_random_below(r, 2)) g.lo = -0.5f, g.hi = 2;
+  guarded pack = guarded_new((int64_t)(lamina_gemm_packed_bytes(context, k, n) / sizeof(float)) + 1, GUARD_START);
+  if (packed) lamina_gemm_pack_b(context, k, n, b, g.b_k, g.b_n, NULL, pack.data), g.b_packed = pack.data;
+  guarded workspace = guarded_new((int64_t)(lamina_gemm_workspace(context, &g) / sizeof(float)) + 1, GUARD_START);
+  g.workspace = workspace.data;
+  lamina_gemm_run(context, &g);
+  for (int64_t i = 0; i < m * n; i++) {
+    const int64_t row = i / n, column = i % n, at = row * c_ld + column;
+    double want = 0, size = 0;
+    for (int64_t p = 0; p < k; p++) add_to(&want, &size, 0, a[row * g.a_row + p * g.a_k] * (double)b[p * g.b_k + column * g.b_n]);
+    if (g.accumulate) add_to(&want, &size, 0, before[at]);
+    if (g.bias) add_to(&want, &size, 0, bias[column]);
+    if (g.add) add_to(&want, &size, 0, add[at]);
+    want = fmin(fmax(want, g.lo), g.hi);
+    ck_assert_msg(fabs(result[at] - want) <= 2e-6 * size, "%lldx%lldx%lld at %lld, %lld: %g, not %g", (long long)m, (long long)n,
+                  (long long)k, (long long)row, (long long)column, (double)result[at], want);
+  }
+  for (int64_t row = 0; row < m; row++)
+    for (int64_t i = n; i < c_ld; i++) ck_assert(result[row * c_ld + i] == before[row * c_ld + i]);
+  ck_assert(guarded_free(&workspace) && guarded_free(&pack));
+  free(a), free(b), free(before), free(add), free(bias);
+}
+
+START_TEST(products_equal_double) {
+  lamina_context *context[COMPUTE_HOSTS];
+  compute_begin(context);
+  test_random random = test_random_for("products");
+  const int64_t edges[] = {0, 1, 13, 14, 15, 31, 32, 33, 64, 100, 257};
+  const int64_t count = (int64_t)(sizeof edges / sizeof *edges);
+  for (int i = 0; i < 150; i++) {
+    int64_t size[3];
+    for (int d = 0; d < 3; d++) size[d] = edges[test_random_below(&random, count)];
+    if (i == 0) size[0] = 40, size[1] = 64, size[2] = 1024;
+    if (i == 1) size[0] = 64, size[1] = 100, size[2] = 2100;
+    if (size[0] == 0 || size[1] == 0) size[2] = 5;
+    float *one = malloc((size_t)(size[0] * (size[1] + 3) + 1) * sizeof *one), *other = malloc((size_t)(size[0] * (size[1] + 3) + 1) * sizeof *other);
+    const test_random start = random;
+    verify_product(context[0], &random, size[0], size[1], size[2], one);
+    const int h = 1 + i % (COMPUTE_HOSTS - 1);
+    random = start;
+    verify_product(context[h], &random, size[0], size[1], size[2], other);
+    if (size[0])
+      ck_assert_msg(memcmp(one, other, (size_t)(size[0] * size[1]) * sizeof *one) == 0, "%d threads give other bits",
+                    compute_threads[h]);
+    free(one), free(other);
+  }
+  compute_end(context);
+}
+END_TEST
+
+START_TEST(sizes_that_overflow_are_refused) {
+  lamina_context *context[COMPUTE_HOSTS];
+  compute_begin(context);
+  ck_assert_uint_eq(lamina_gemm_packed_bytes(context[0], INT64_MAX, 2), SIZE_MAX);
+  ck_assert_uint_eq(lamina_gemm_packed_bytes(context[0], INT64_MAX / 8, 1 << 20), SIZE_MAX);
+  compute_case c = {.layer = &lamina_layer_linear};
+  c.x = (lamina_tensor){.rank = 2, .dim = {1, 10}};
+  c.attrs[OUT_FEATURES].i = 4;
+  c.attrs[IN_SPATIAL].i = 3;
+  lamina_node node = {.size = sizeof node, .name = "node", .host = &context[0]->host, .attrs = c.attrs, .inputs = &c.x,
+                      .outputs = c.outputs, .params = c.params, .n_inputs = 1, .n_outputs = 1, .n_params = 2};
+  ck_assert_int_eq(c.layer->infer(&node), LAMINA_SHAPE_MISMATCH);
+  ck_assert_ptr_nonnull(strstr(lamina_error_message(context[0]), "in_spatial"));
+  compute_end(context);
+}
+END_TEST
+
+int main(void) {
+  Suite *suite = suite_create("linear");
+  TCase *t = tcase_create("linear");
+  tcase_set_timeout(t, 120);
+  tcase_add_loop_test(t, random_layers_equal_double, 0, 3);
+  tcase_add_test(t, blocked_layers_equal_double);
+  tcase_add_test(t, products_equal_double);
+  tcase_add_test(t, sizes_that_overflow_are_refused);
+  suite_add_tcase(suite, t);
+  return compute_main(suite);
+}
