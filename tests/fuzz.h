@@ -4,13 +4,13 @@
 #ifndef LAMINA_TESTS_FUZZ_H
 #define LAMINA_TESTS_FUZZ_H
 
+#include "core.h"
+
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#include "core.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 /* The index-th valid file to start from; NULL past the end. */

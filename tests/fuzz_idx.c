@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whatever the bytes are, plain or through gzip, an IDX file is either refused or all its elements can be read. */
-#include <string.h>
-#include <zlib.h>
-
 #include "fuzz.h"
 #include "io/dataset.h"
+
+#include <string.h>
+#include <zlib.h>
 
 /* 0, 1: images and labels; 2, 3: the same, compressed. */
 const void *fuzz_seed(int index, size_t *bytes) {

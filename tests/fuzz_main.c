@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Runs a fuzzer without libFuzzer: valid files, changed a little at random, the same ones in every run.
    Usage: FUZZER [ITERATIONS [SEED]], or FUZZER FILE to repeat one input. */
-#include <ctype.h>
-#include <string.h>
-
 #include "fuzz.h"
 #include "random.h"
+
+#include <ctype.h>
+#include <string.h>
 
 enum { LARGEST = 1 << 16, ITERATIONS = 20000 };
 
@@ -20,8 +20,18 @@ static uint32_t roll(dice *d, size_t below) {
 }
 
 /* Numbers that parsers like least. */
-static const char *const numbers[] = {"-1", "0", "18446744073709551615", "9223372036854775807", "4294967296", "1e999",
-                                      "2147483648", "0.5", "null", "\"\"", "[]", "{}"};
+static const char *const numbers[] = {"-1",
+                                      "0",
+                                      "18446744073709551615",
+                                      "9223372036854775807",
+                                      "4294967296",
+                                      "1e999",
+                                      "2147483648",
+                                      "0.5",
+                                      "null",
+                                      "\"\"",
+                                      "[]",
+                                      "{}"};
 
 static size_t replace_number(dice *d, uint8_t *data, size_t bytes) {
   size_t at = roll(d, bytes), end;
@@ -55,18 +65,29 @@ static size_t mutate(dice *d, uint8_t *data, size_t bytes, bool gentle) {
   if (bytes == 0) return 0;
   const size_t at = roll(d, bytes);
   switch (gentle ? 7 : roll(d, 8)) {
-  case 0: data[at] ^= (uint8_t)(1u << roll(d, 8)); return bytes;
-  case 1: data[at] = (uint8_t)roll(d, 256); return bytes;
-  case 2: data[at] = bytes_of_interest[roll(d, sizeof bytes_of_interest)]; return bytes;
-  case 3: return at; /* cut */
+  case 0:
+    data[at] ^= (uint8_t)(1u << roll(d, 8));
+    return bytes;
+  case 1:
+    data[at] = (uint8_t)roll(d, 256);
+    return bytes;
+  case 2:
+    data[at] = bytes_of_interest[roll(d, sizeof bytes_of_interest)];
+    return bytes;
+  case 3:
+    return at; /* cut */
   case 4: {
     const size_t length = 1 + roll(d, bytes - at < 16 ? bytes - at : 16);
     memmove(data + at, data + at + length, bytes - at - length);
     return bytes - length;
   }
-  case 5: return copy_part(d, data, bytes);
-  case 6: memset(data + at, roll(d, 2) ? 255 : 0, bytes - at < 8 ? bytes - at : 8); return bytes;
-  default: return replace_number(d, data, bytes);
+  case 5:
+    return copy_part(d, data, bytes);
+  case 6:
+    memset(data + at, roll(d, 2) ? 255 : 0, bytes - at < 8 ? bytes - at : 8);
+    return bytes;
+  default:
+    return replace_number(d, data, bytes);
   }
 }
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whatever the text is, a model file is either refused or becomes a graph. */
-#include <string.h>
-
 #include "fuzz.h"
 #include "io/model_file.h"
 
+#include <string.h>
+
 static const char *const models[] = {
     "{\"name\":\"m\",\"inputs\":[{\"name\":\"x\",\"shape\":[6,6,2],\"dtype\":\"f32\"}],\"layers\":["
-    "{\"type\":\"conv2d\",\"name\":\"c\",\"attributes\":{\"out_channels\":2,\"kernel\":[3,3],\"padding\":1,\"bias\":false}},"
+    "{\"type\":\"conv2d\",\"name\":\"c\",\"attributes\":{\"out_channels\":2,\"kernel\":[3,3],\"padding\":1,\"bias\":"
+    "false}},"
     "{\"type\":\"batch_norm\",\"name\":\"b\",\"attributes\":{\"eps\":1e-5,\"momentum\":null}},"
     "{\"type\":\"relu\",\"name\":\"r\"},{\"type\":\"add\",\"name\":\"s\",\"inputs\":[\"r\",\"x\"]},"
     "{\"type\":\"flatten\",\"name\":\"f\"},{\"type\":\"linear\",\"name\":\"l\",\"attributes\":{\"out_features\":3}}],"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whatever the bytes are, a .npy file is either refused or becomes an array that can be read and saved. */
-#include <string.h>
-
 #include "fuzz.h"
+
+#include <string.h>
 
 static const struct {
   const char *dictionary;

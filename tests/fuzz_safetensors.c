@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whatever the bytes are, a safetensors file is either refused or every tensor can be read. */
-#include <string.h>
-
 #include "fuzz.h"
 #include "io/safetensors.h"
+
+#include <string.h>
 
 static const char *const headers[] = {
     "{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},"

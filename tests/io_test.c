@@ -82,7 +82,8 @@ void io_write_safetensors(const char *name, const char *header, size_t bytes) {
 
 void io_expect_failure(lamina_status got, lamina_status status, const char *text, const char *more) {
   const char *message = lamina_error_message(context);
-  ck_assert_msg(got == status, "status %s instead of %s: %s", lamina_status_name(got), lamina_status_name(status), message);
+  ck_assert_msg(got == status, "status %s instead of %s: %s", lamina_status_name(got), lamina_status_name(status),
+                message);
   ck_assert_msg(strstr(message, text) != NULL, "'%s' does not contain '%s'", message, text);
   ck_assert_msg(strstr(message, more) != NULL, "'%s' does not contain '%s'", message, more);
 }

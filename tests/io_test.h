@@ -3,10 +3,10 @@
 #ifndef LAMINA_TESTS_IO_TEST_H
 #define LAMINA_TESTS_IO_TEST_H
 
+#include "core.h"
+
 #include <check.h>
 #include <stddef.h>
-
-#include "core.h"
 
 extern lamina_context *context;
 

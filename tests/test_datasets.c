@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* .npy arrays, the data sets that are read from a folder, the embedded digits, shuffling. */
+#include "io_test.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
-
-#include "io_test.h"
 
 /* ---- .npy -------------------------------------------------------------------------------------------------------- */
 
@@ -46,7 +46,8 @@ START_TEST(arrays_come_back) {
   lamina_tensor transposed = tensors[0];
   transposed.stride[0] = 1;
   transposed.stride[1] = 2;
-  io_expect_failure(lamina_array_save(context, io_path("b.npy"), &transposed), LAMINA_INVALID_ARGUMENT, "b.npy", "dense");
+  io_expect_failure(lamina_array_save(context, io_path("b.npy"), &transposed), LAMINA_INVALID_ARGUMENT, "b.npy",
+                    "dense");
 }
 END_TEST
 
@@ -78,7 +79,8 @@ static const struct {
     {"{'descr': '<f4', 'fortran_order': False, 'shape': 1, }", 4, LAMINA_BAD_FILE, "not a tuple"},
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1), }", 4, LAMINA_BAD_FILE, "8 dimensions"},
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296), }", 4, LAMINA_BAD_FILE, "overflows"},
-    {"{'descr': '<f4', 'fortran_order': False, 'shape': (0, 4611686018427387904, 4), }", 0, LAMINA_BAD_FILE, "overflows"},
+    {"{'descr': '<f4', 'fortran_order': False, 'shape': (0, 4611686018427387904, 4), }", 0, LAMINA_BAD_FILE,
+     "overflows"},
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }", 4, LAMINA_BAD_FILE, "a dimension"},
     {"{'descr': '<f4', 'fortran_order': 0, 'shape': (1,), }", 4, LAMINA_BAD_FILE, "neither True nor False"},
     {"{'descr': '<f4', 'shape': (1,), }", 4, LAMINA_BAD_FILE, "is missing"},
@@ -236,8 +238,8 @@ START_TEST(cifar_records_become_pixels) {
   io_expect_ok(lamina_dataset_batch(dataset, LAMINA_SPLIT_TRAIN, 1, index, 3, images, labels));
   ck_assert_int_eq(labels[0], 9);
   for (int i = 0; i < 3072; i++) ck_assert(images[i] == (float)(i % 3 * 10) / 127.5f - 1);
-  io_expect_failure(lamina_dataset_batch(dataset, LAMINA_SPLIT_TRAIN, 1, index, 1, images, labels), LAMINA_SHAPE_MISMATCH,
-                    "3 channels", "as 1");
+  io_expect_failure(lamina_dataset_batch(dataset, LAMINA_SPLIT_TRAIN, 1, index, 1, images, labels),
+                    LAMINA_SHAPE_MISMATCH, "3 channels", "as 1");
   lamina_dataset_destroy(dataset);
   records[RECORD] = 10;
   io_write("data_batch_3.bin", records, sizeof records);
@@ -278,6 +280,26 @@ START_TEST(pairs_of_arrays_are_a_data_set) {
   io_expect_failure(open_folder(&dataset), LAMINA_SHAPE_MISMATCH, "test_images.npy", "3x2x1");
   io_expect_ok(lamina_array_save(context, io_path("train_images.npy"), &y));
   io_expect_failure(open_folder(&dataset), LAMINA_BAD_FILE, "train_images.npy", "(N, H, W)");
+}
+END_TEST
+
+START_TEST(real_mnist_files_are_read) {
+  char folder[400];
+  lamina_dataset *dataset;
+  lamina_dataset_info info = {.size = sizeof info};
+  const char *slash = strrchr(__FILE__, '/');
+  snprintf(folder, sizeof folder, "%.*s/../../shared/data/mnist10k", slash ? (int)(slash - __FILE__) : 1,
+           slash ? __FILE__ : ".");
+  if (access(folder, R_OK) != 0) {
+    printf("skipped: %s is not here\n", folder);
+    return;
+  }
+  lamina_dataset_options options = {.size = sizeof options, .directory = folder};
+  io_expect_ok(lamina_dataset_open(context, &options, &dataset));
+  io_expect_ok(lamina_dataset_get_info(dataset, &info));
+  ck_assert(info.count[0] == 8000 && info.count[1] == 2000 && info.height == 28 && info.width == 28);
+  ck_assert_int_eq(info.classes, 10);
+  lamina_dataset_destroy(dataset);
 }
 END_TEST
 
@@ -354,6 +376,7 @@ int main(void) {
   tcase_add_test(test, a_cut_or_changed_gzip_file_is_refused);
   tcase_add_test(test, cifar_records_become_pixels);
   tcase_add_test(test, pairs_of_arrays_are_a_data_set);
+  tcase_add_test(test, real_mnist_files_are_read);
   tcase_add_test(test, a_folder_without_data_is_named);
   tcase_add_test(test, digits_are_the_same_on_every_machine);
   tcase_add_test(test, a_shuffle_is_a_permutation_of_its_seed_and_epoch);

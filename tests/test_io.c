@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Random numbers, atomic files, the safetensors format. */
+#include "io/atomic_file.h"
+#include "io/safetensors.h"
+#include "io_test.h"
+#include "random.h"
+
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -9,19 +14,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "io/atomic_file.h"
-#include "io/safetensors.h"
-#include "io_test.h"
-#include "random.h"
-
 /* ---- random numbers ---------------------------------------------------------------------------------------------- */
 
 START_TEST(philox_gives_the_published_answers) {
-  static const uint32_t cases[3][10] = {
-      {0, 0, 0, 0, 0, 0, 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8},
-      {~0u, ~0u, ~0u, ~0u, ~0u, ~0u, 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd},
-      {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0xa4093822, 0x299f31d0, 0xd16cfe09, 0x94fdcceb, 0x5001e420,
-       0x24126ea1}};
+  static const uint32_t cases[3][10] = {{0, 0, 0, 0, 0, 0, 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8},
+                                        {~0u, ~0u, ~0u, ~0u, ~0u, ~0u, 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd},
+                                        {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0xa4093822, 0x299f31d0,
+                                         0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}};
   for (int i = 0; i < 3; i++) {
     uint32_t out[4];
     lamina_random_philox(cases[i], cases[i] + 4, out);
@@ -153,8 +152,10 @@ END_TEST
 START_TEST(what_is_no_file_is_never_replaced) {
   lamina_atomic_file *file;
   io_expect_failure(lamina_atomic_open(context, io_path("none/a"), &file), LAMINA_IO_ERROR, "none/a", "No such file");
-  io_expect_failure(lamina_atomic_open(context, "/dev/null", &file), LAMINA_IO_ERROR, "/dev/null", "not a regular file");
-  io_expect_failure(lamina_atomic_open(context, io_path(""), &file), LAMINA_IO_ERROR, io_path(""), "not a regular file");
+  io_expect_failure(lamina_atomic_open(context, "/dev/null", &file), LAMINA_IO_ERROR, "/dev/null",
+                    "not a regular file");
+  io_expect_failure(lamina_atomic_open(context, io_path(""), &file), LAMINA_IO_ERROR, io_path(""),
+                    "not a regular file");
   ck_assert_int_eq(io_file_count(), 0);
 }
 END_TEST
@@ -167,10 +168,11 @@ START_TEST(tensors_and_metadata_come_back) {
   int32_t i32[3] = {-1, 0, 7};
   unsigned char u8[5] = {0, 1, 2, 254, 255};
   const int64_t d23[] = {2, 3}, d3[] = {3}, d5[] = {5}, d0[] = {4, 0};
-  const lamina_named_tensor tensors[] = {
-      {"a.weight", lamina_tensor_of(f, LAMINA_F32, 2, d23)}, {"bytes", lamina_tensor_of(u8, LAMINA_U8, 1, d5)},
-      {"\"quoted\" \xC3\xA9", lamina_tensor_of(i32, LAMINA_I32, 1, d3)}, {"n", lamina_tensor_of(&n, LAMINA_I64, 0, NULL)},
-      {"empty", lamina_tensor_of(NULL, LAMINA_F32, 2, d0)}};
+  const lamina_named_tensor tensors[] = {{"a.weight", lamina_tensor_of(f, LAMINA_F32, 2, d23)},
+                                         {"bytes", lamina_tensor_of(u8, LAMINA_U8, 1, d5)},
+                                         {"\"quoted\" \xC3\xA9", lamina_tensor_of(i32, LAMINA_I32, 1, d3)},
+                                         {"n", lamina_tensor_of(&n, LAMINA_I64, 0, NULL)},
+                                         {"empty", lamina_tensor_of(NULL, LAMINA_F32, 2, d0)}};
   const lamina_metadata metadata[] = {{"epoch", "3"}, {"note", "line\nline"}, {NULL, NULL}};
   lamina_safetensors *file;
   size_t bytes, again;
@@ -283,7 +285,8 @@ START_TEST(a_header_longer_than_its_file_is_refused) {
   io_expect_failure(lamina_safetensors_open(context, io_path("a"), 0, &file), LAMINA_BAD_FILE, "/a", "truncated");
   memset(start, 255, 8);
   io_write("a", start, 16);
-  io_expect_failure(lamina_safetensors_open(context, io_path("a"), 0, &file), LAMINA_BAD_FILE, "/a", "at most 100000000");
+  io_expect_failure(lamina_safetensors_open(context, io_path("a"), 0, &file), LAMINA_BAD_FILE, "/a",
+                    "at most 100000000");
   io_write("a", start, 7);
   io_expect_failure(lamina_safetensors_open(context, io_path("a"), 0, &file), LAMINA_BAD_FILE, "/a", "fewer than 8");
   io_expect_failure(lamina_safetensors_open(context, io_path("b"), 0, &file), LAMINA_NOT_FOUND, "/b", "No such file");

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Model files: those that ship with Lamina, the round trip, and every way in which a file can be wrong. */
+#include "graph.h"
+#include "io_test.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "graph.h"
-#include "io_test.h"
 
 /* models/ beside this folder; this file's name is relative to where the build runs. */
 static const char *model_path(const char *name) {
@@ -97,14 +97,21 @@ START_TEST(attributes_keep_their_values) {
   io_expect_ok(lamina_graph_add(graph, "add", "sum", "bn,image", NULL));
   io_expect_ok(lamina_graph_save_model(graph, io_path("m.json")));
   char *text = io_read("m.json", &bytes);
-  const char *expected[] = {"\"name\": \"m\"", "\"shape\": [8, 8, 4]", "\"kernel\": [3, 1]", "\"bias\": false",
-                            "\"init.weight\": \"normal:0.5\"", "\"eps\": 1e-3", "\"momentum\": null",
-                            "\"inputs\": [\"bn\", \"image\"]", "\"outputs\": [\"sum\"]"};
+  const char *expected[] = {"\"name\": \"m\"",
+                            "\"shape\": [8, 8, 4]",
+                            "\"kernel\": [3, 1]",
+                            "\"bias\": false",
+                            "\"init.weight\": \"normal:0.5\"",
+                            "\"eps\": 1e-3",
+                            "\"momentum\": null",
+                            "\"inputs\": [\"bn\", \"image\"]",
+                            "\"outputs\": [\"sum\"]"};
   for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
     ck_assert_msg(strstr(text, expected[i]) != NULL, "no %s in\n%s", expected[i], text);
   free(text);
   lamina_graph *again = load(io_path("m.json"));
-  ck_assert_str_eq(again->nodes[0]->attributes, "out_channels=4 kernel=3,1 padding=1,0 bias=false init.weight=normal:0.5");
+  ck_assert_str_eq(again->nodes[0]->attributes,
+                   "out_channels=4 kernel=3,1 padding=1,0 bias=false init.weight=normal:0.5");
   ck_assert_str_eq(again->nodes[1]->attributes, "eps=0.001 momentum=none affine=false");
   io_expect_ok(lamina_graph_save_model(again, io_path("m.json")));
   lamina_graph_destroy(again);
@@ -152,7 +159,8 @@ static const struct {
     {"{\"inputs\": [{\"name\": \"x\", \"shape\": 4}]}", LAMINA_BAD_FILE, "input 'x'", "shape must be a list"},
     {"{\"inputs\": [{\"name\": \"x\", \"shape\": [1,1,1,1,1,1,1,1]}]}", LAMINA_BAD_FILE, "input 'x'", "at most 7"},
     {"{\"inputs\": [{\"name\": \"x\", \"shape\": [4], \"dtype\": \"f64\"}]}", LAMINA_BAD_FILE, "input 'x'", "dtype"},
-    {"{\"inputs\": [{\"name\": \"x\", \"shape\": [4], \"size\": 1}]}", LAMINA_BAD_FILE, "input 'x'", "unknown key 'size'"},
+    {"{\"inputs\": [{\"name\": \"x\", \"shape\": [4], \"size\": 1}]}", LAMINA_BAD_FILE, "input 'x'",
+     "unknown key 'size'"},
     {"{\"inputs\": [{\"name\": \"x\", \"shape\": [9000000000000000000, 9]}],"
      "\"layers\": [{\"type\": \"relu\", \"name\": \"a\"}]}",
      LAMINA_INVALID_ARGUMENT, "m.json", "'x'"},
@@ -172,10 +180,11 @@ static const struct {
     {"{" X ", \"layers\": [{\"type\": \"relu\", \"name\": \"a\", \"inputs\": [\"y\"]}]}", LAMINA_BAD_FILE, "layer 'a'",
      "'y' is neither a layer nor an input"},
     {"{" X ", \"layers\": [{\"type\": \"relu\", \"name\": \"x\"}]}", LAMINA_BAD_FILE, "'x' is used twice", ""},
-    {"{" X ", \"layers\": [{\"type\": \"relu\", \"name\": \"a\"}, {\"type\": \"relu\", \"name\": \"a\"}]}", LAMINA_BAD_FILE,
-     "'a' is used twice", ""},
+    {"{" X ", \"layers\": [{\"type\": \"relu\", \"name\": \"a\"}, {\"type\": \"relu\", \"name\": \"a\"}]}",
+     LAMINA_BAD_FILE, "'a' is used twice", ""},
     {"{" X ", \"layers\": [{\"type\": \"relo\", \"name\": \"a\"}]}", LAMINA_NOT_FOUND, "m.json", "relo"},
-    {"{" X ", \"layers\": [{\"type\": \"linear\", \"name\": \"a\"}]}", LAMINA_INVALID_ARGUMENT, "m.json", "out_features"},
+    {"{" X ", \"layers\": [{\"type\": \"linear\", \"name\": \"a\"}]}", LAMINA_INVALID_ARGUMENT, "m.json",
+     "out_features"},
     {"{" X ", \"layers\": [{\"type\": \"linear\", \"name\": \"fc\", \"attributes\": {\"out\": 3}}]}",
      LAMINA_INVALID_ARGUMENT, "'fc'", "'out'"},
     {"{" X ", \"layers\": [{\"type\": \"linear\", \"name\": \"fc\", \"attributes\": {\"out_features\": \"many\"}}]}",
@@ -186,14 +195,17 @@ static const struct {
      LAMINA_BAD_FILE, "layer 'fc': attribute 'out_features'", "object"},
     {"{" X ", \"layers\": [{\"type\": \"linear\", \"name\": \"fc\", \"attributes\": {\"a b\": 1}}]}", LAMINA_BAD_FILE,
      "attribute 'a b'", "not a name"},
-    {"{" X ", \"layers\": [{\"type\": \"linear\", \"name\": \"fc\", \"attributes\": {\"a\": \"it's\"}}]}", LAMINA_BAD_FILE,
-     "attribute 'a'", "quote"},
-    {"{" X ", \"layers\": [{\"type\": \"conv2d\", \"name\": \"c\", \"attributes\": {\"out_channels\": 1, \"kernel\": 3}}]}",
+    {"{" X ", \"layers\": [{\"type\": \"linear\", \"name\": \"fc\", \"attributes\": {\"a\": \"it's\"}}]}",
+     LAMINA_BAD_FILE, "attribute 'a'", "quote"},
+    {"{" X
+     ", \"layers\": [{\"type\": \"conv2d\", \"name\": \"c\", \"attributes\": {\"out_channels\": 1, \"kernel\": 3}}]}",
      LAMINA_SHAPE_MISMATCH, "m.json", "'c'"},
-    {"{" X ", \"layers\": [{\"type\": \"relu\", \"name\": \"a\", \"inputs\": [\"c\"]}, {\"type\": \"relu\", \"name\": \"b\","
+    {"{" X
+     ", \"layers\": [{\"type\": \"relu\", \"name\": \"a\", \"inputs\": [\"c\"]}, {\"type\": \"relu\", \"name\": \"b\","
      "\"inputs\": [\"a\"]}, {\"type\": \"relu\", \"name\": \"c\"}]}",
      LAMINA_BAD_FILE, "cycle", "b -> c -> a -> b"},
-    {"{" X ", \"layers\": [{\"type\": \"relu\", \"name\": \"a\", \"inputs\": [\"a\"]}]}", LAMINA_BAD_FILE, "cycle", "a -> a"},
+    {"{" X ", \"layers\": [{\"type\": \"relu\", \"name\": \"a\", \"inputs\": [\"a\"]}]}", LAMINA_BAD_FILE, "cycle",
+     "a -> a"},
     {"{" X ", \"layers\": [{\"type\": \"relu\", \"name\": \"a\"}], \"outputs\": [\"z\"]}", LAMINA_NOT_FOUND, "outputs",
      "'z'"},
     {"{" X ", \"layers\": [{\"type\": \"relu\", \"name\": \"a\"}], \"outputs\": \"a\"}", LAMINA_BAD_FILE, "outputs",
@@ -221,7 +233,8 @@ START_TEST(deep_nesting_is_refused) {
   io_write("m.json", text, DEPTH);
   free(text);
   io_expect_failure(lamina_graph_load_model(context, io_path("m.json"), &graph), LAMINA_BAD_FILE, "m.json:1:", "depth");
-  io_expect_failure(lamina_graph_load_model(context, io_path("none"), &graph), LAMINA_NOT_FOUND, "none", "No such file");
+  io_expect_failure(lamina_graph_load_model(context, io_path("none"), &graph), LAMINA_NOT_FOUND, "none",
+                    "No such file");
 }
 END_TEST
 

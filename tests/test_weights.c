@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checkpoints: what is saved comes back to the bit, and a file that does not fit changes nothing. */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "graph.h"
 #include "io/safetensors.h"
 #include "io_test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* conv -> batch norm -> flatten -> linear: conv.weight, .bias, bn.weight, .bias, .running_mean, .running_var,
    .num_batches_tracked, fc.weight, fc.bias. */
@@ -70,8 +70,8 @@ START_TEST(weights_come_back_to_the_bit) {
   ck_assert(same_parameters(a, b));
   io_expect_ok(lamina_weights_metadata(context, io_path("w"), "epoch", value, sizeof value));
   ck_assert_str_eq(value, "3");
-  io_expect_failure(lamina_weights_metadata(context, io_path("w"), "none", value, sizeof value), LAMINA_NOT_FOUND, "'none'",
-                    "/w");
+  io_expect_failure(lamina_weights_metadata(context, io_path("w"), "none", value, sizeof value), LAMINA_NOT_FOUND,
+                    "'none'", "/w");
   lamina_graph_destroy(a);
   lamina_graph_destroy(b);
 }
@@ -162,7 +162,8 @@ START_TEST(a_checkpoint_of_another_model_changes_nothing) {
   lamina_graph *a = network(1);
   float values[12] = {0};
   const int64_t d5[] = {5}, d4[] = {4}, d51[] = {5, 1};
-  lamina_tensor wrong_size = lamina_tensor_of(values, LAMINA_F32, 1, d4), wrong_rank = lamina_tensor_of(values, LAMINA_F32, 2, d51);
+  lamina_tensor wrong_size = lamina_tensor_of(values, LAMINA_F32, 1, d4),
+                wrong_rank = lamina_tensor_of(values, LAMINA_F32, 2, d51);
   lamina_tensor wrong_type = lamina_tensor_of(values, LAMINA_I32, 1, d5);
   lamina_tensor fraction = lamina_tensor_of(values, LAMINA_F32, 0, NULL);
   values[0] = 2.5f;

@@ -13,10 +13,10 @@ enum { BUFFER_BYTES = 1 << 16, NAME_TRIES = 1000 };
 
 struct lamina_atomic_file {
   const lamina_context *context;
-  char *path;           /* as the caller named it, for messages */
-  char *target;         /* the file's name within its folder, symbolic links followed */
+  char *path;   /* as the caller named it, for messages */
+  char *target; /* the file's name within its folder, symbolic links followed */
   int folder, fd;
-  char temporary[48];   /* "" once it is gone */
+  char temporary[48]; /* "" once it is gone */
   size_t buffered;
   char buffer[BUFFER_BYTES];
 };
@@ -35,7 +35,8 @@ void lamina_atomic_abandon(lamina_atomic_file *file) {
   lamina_free(file->context, file);
 }
 
-/* Opens the folder of the file that `path` means. A symbolic link stays a link: the file that it points to is replaced. */
+/* Opens the folder of the file that `path` means. A symbolic link stays a link: the file that it points to is replaced.
+ */
 static lamina_status open_folder(lamina_atomic_file *file) {
   char *real = realpath(file->path, NULL);
   const char *path = real ? real : file->path;
@@ -129,7 +130,8 @@ lamina_status lamina_atomic_write(lamina_atomic_file *file, const void *data, si
 
 static int sync_descriptor(int fd) {
   int result;
-  while ((result = fsync(fd)) != 0 && errno == EINTR) {}
+  while ((result = fsync(fd)) != 0 && errno == EINTR) {
+  }
   return result;
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* CIFAR-10's binary files: records of a label byte and three planes of 32x32 bytes. */
+#include "io/dataset.h"
+#include "io/file.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "io/dataset.h"
-#include "io/file.h"
 
 enum { SIDE = 32, PIXELS = SIDE * SIDE, CHANNELS = 3, RECORD = 1 + PIXELS * CHANNELS, CLASSES = 10, BATCHES = 5 };
 #define FILE_LIMIT ((size_t)1 << 30)
@@ -51,7 +51,8 @@ static lamina_status add_records(lamina_dataset *dataset, lamina_samples *sample
   samples->labels = labels;
   for (int64_t i = 0; i < count; i++, data += RECORD) {
     if (data[0] >= CLASSES)
-      return lamina_fail(context, LAMINA_BAD_FILE, "%s: sample %lld: label %d is not 0 to 9", path, (long long)i, data[0]);
+      return lamina_fail(context, LAMINA_BAD_FILE, "%s: sample %lld: label %d is not 0 to 9", path, (long long)i,
+                         data[0]);
     labels[samples->count] = data[0];
     unsigned char *out = bytes + (size_t)samples->count++ * image;
     for (int p = 0; p < PIXELS; p++)
@@ -66,8 +67,9 @@ static lamina_status read_batch(lamina_dataset *dataset, int split, const char *
   lamina_status status = lamina_file_read(dataset->context, path, FILE_LIMIT, &data, &bytes);
   if (status != LAMINA_OK) return status;
   if (bytes == 0 || bytes % RECORD)
-    status = lamina_fail(dataset->context, LAMINA_BAD_FILE,
-                         "%s: truncated or too long: %zu bytes are not a multiple of a record's %d", path, bytes, RECORD);
+    status =
+        lamina_fail(dataset->context, LAMINA_BAD_FILE,
+                    "%s: truncated or too long: %zu bytes are not a multiple of a record's %d", path, bytes, RECORD);
   else
     status = add_records(dataset, &dataset->split[split], path, (unsigned char *)data, (int64_t)(bytes / RECORD));
   lamina_free(dataset->context, data);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Element types of files, converted to those of the library. */
+#include "io/safetensors.h"
+
 #include <math.h>
 #include <string.h>
-
-#include "io/safetensors.h"
 
 static float from_bits(uint32_t bits) {
   float value;
@@ -27,14 +27,26 @@ static double element_at(const lamina_stored_tensor *tensor, size_t i) {
   float f32;
   double f64;
   switch (tensor->element) {
-  case LAMINA_ELEMENT_F32: memcpy(&f32, tensor->data + 4 * i, 4); return (double)f32;
-  case LAMINA_ELEMENT_F16: memcpy(&half, tensor->data + 2 * i, 2); return (double)from_half(half);
-  case LAMINA_ELEMENT_BF16: memcpy(&half, tensor->data + 2 * i, 2); return (double)from_bits((uint32_t)half << 16);
-  case LAMINA_ELEMENT_F64: memcpy(&f64, tensor->data + 8 * i, 8); return f64;
-  case LAMINA_ELEMENT_I32: memcpy(&i32, tensor->data + 4 * i, 4); return (double)i32;
-  case LAMINA_ELEMENT_U8: return (double)tensor->data[i];
+  case LAMINA_ELEMENT_F32:
+    memcpy(&f32, tensor->data + 4 * i, 4);
+    return (double)f32;
+  case LAMINA_ELEMENT_F16:
+    memcpy(&half, tensor->data + 2 * i, 2);
+    return (double)from_half(half);
+  case LAMINA_ELEMENT_BF16:
+    memcpy(&half, tensor->data + 2 * i, 2);
+    return (double)from_bits((uint32_t)half << 16);
+  case LAMINA_ELEMENT_F64:
+    memcpy(&f64, tensor->data + 8 * i, 8);
+    return f64;
+  case LAMINA_ELEMENT_I32:
+    memcpy(&i32, tensor->data + 4 * i, 4);
+    return (double)i32;
+  case LAMINA_ELEMENT_U8:
+    return (double)tensor->data[i];
   case LAMINA_ELEMENT_I64:
-  case LAMINA_ELEMENT_OTHER: break;
+  case LAMINA_ELEMENT_OTHER:
+    break;
   }
   return (double)NAN;
 }
@@ -49,7 +61,8 @@ bool lamina_stored_to_f32(const lamina_stored_tensor *tensor, float *out) {
   case LAMINA_ELEMENT_F64:
     for (size_t i = 0; i < tensor->count; i++) out[i] = (float)element_at(tensor, i);
     return true;
-  default: return false;
+  default:
+    return false;
   }
 }
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/dataset.h"
 
+#include "random.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-
-#include "random.h"
 
 enum { TRAIN_COUNT = 12000, TEST_COUNT = 2000, DIGITS_LIMIT = 10 * 1000 * 1000 };
 
@@ -35,7 +35,8 @@ static lamina_status read_folder(lamina_dataset *dataset, const char *folder) {
   const lamina_context *context = dataset->context;
   struct stat info;
   if (stat(folder, &info) != 0)
-    return lamina_fail(context, errno == ENOENT ? LAMINA_NOT_FOUND : LAMINA_IO_ERROR, "%s: %s", folder, strerror(errno));
+    return lamina_fail(context, errno == ENOENT ? LAMINA_NOT_FOUND : LAMINA_IO_ERROR, "%s: %s", folder,
+                       strerror(errno));
   if (!S_ISDIR(info.st_mode))
     return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "%s: a data set is a folder, not a file", folder);
   for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
@@ -70,7 +71,8 @@ lamina_status lamina_dataset_open(lamina_context *context, const lamina_dataset_
   if (out) *out = NULL;
   if (!context) return LAMINA_INVALID_ARGUMENT;
   if (!out || (given && given->size < sizeof given->size))
-    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "lamina_dataset_open: dataset is NULL or options have no size");
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT,
+                       "lamina_dataset_open: dataset is NULL or options have no size");
   lamina_dataset_options options = {.size = sizeof options};
   if (given) memcpy(&options, given, given->size < sizeof options ? given->size : sizeof options);
   lamina_dataset *dataset = lamina_alloc_zeroed(context, sizeof *dataset);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Data sets of four .npy files: images (N, H, W) or (N, H, W, C) of u1 or f4, labels (N) of any integer type. */
+#include "io/dataset.h"
+#include "io/file.h"
+
 #include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "io/dataset.h"
-#include "io/file.h"
 
 static const char *const file_names[2][2] = {{"train_images.npy", "train_labels.npy"},
                                              {"test_images.npy", "test_labels.npy"}};
@@ -26,15 +26,14 @@ static lamina_status take_images(lamina_dataset *dataset, int split, const char 
   char shape[96];
   if ((tensor->dtype != LAMINA_U8 && tensor->dtype != LAMINA_F32) || tensor->rank < 3 || tensor->rank > 4 ||
       lamina_tensor_count(tensor) < 1)
-    return lamina_fail(context, LAMINA_BAD_FILE, "%s: images must be (N, H, W) or (N, H, W, C) of u1 or f4, not %s", path,
-                       lamina_shape_text(tensor, shape, sizeof shape));
+    return lamina_fail(context, LAMINA_BAD_FILE, "%s: images must be (N, H, W) or (N, H, W, C) of u1 or f4, not %s",
+                       path, lamina_shape_text(tensor, shape, sizeof shape));
   const int64_t channels = tensor->rank == 4 ? tensor->dim[3] : 1;
   const lamina_samples *other = &dataset->split[0];
   if (split && (tensor->dim[1] != dataset->height || tensor->dim[2] != dataset->width || channels != dataset->channels))
-    return lamina_fail(context, LAMINA_SHAPE_MISMATCH,
-                       "%s: images of %s, but those to train on have %" PRId64 "x%" PRId64 "x%" PRId64, path,
-                       lamina_shape_text(tensor, shape, sizeof shape), dataset->height, dataset->width,
-                       dataset->channels);
+    return lamina_fail(
+        context, LAMINA_SHAPE_MISMATCH, "%s: images of %s, but those to train on have %" PRId64 "x%" PRId64 "x%" PRId64,
+        path, lamina_shape_text(tensor, shape, sizeof shape), dataset->height, dataset->width, dataset->channels);
   if (split && (tensor->dtype == LAMINA_U8) != (other->bytes != NULL))
     return lamina_fail(context, LAMINA_BAD_FILE, "%s: its type differs from that of the images to train on", path);
   samples->count = tensor->dim[0];
@@ -51,9 +50,12 @@ static lamina_status take_images(lamina_dataset *dataset, int split, const char 
 
 static int64_t label_at(const lamina_tensor *tensor, int64_t i) {
   switch (tensor->dtype) {
-  case LAMINA_I32: return ((const int32_t *)tensor->data)[i];
-  case LAMINA_I64: return ((const int64_t *)tensor->data)[i];
-  default: return ((const unsigned char *)tensor->data)[i];
+  case LAMINA_I32:
+    return ((const int32_t *)tensor->data)[i];
+  case LAMINA_I64:
+    return ((const int64_t *)tensor->data)[i];
+  default:
+    return ((const unsigned char *)tensor->data)[i];
   }
 }
 

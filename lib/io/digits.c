@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The embedded data set: handwriting-like digits, drawn from a seed. Only operations that IEEE 754 defines to the bit are
-   used (no sine, no logarithm), so that every machine draws the same bytes. A sample depends on the seed, its split and
-   its number alone: more samples never change the earlier ones. */
-#include <math.h>
-#include <string.h>
-
+/* The embedded data set: handwriting-like digits, drawn from a seed. Only operations that IEEE 754 defines to the bit
+   are used (no sine, no logarithm), so that every machine draws the same bytes. A sample depends on the seed, its split
+   and its number alone: more samples never change the earlier ones. */
 #include "io/dataset.h"
 #include "io/digit_shapes.h"
 #include "random.h"
+
+#include <math.h>
+#include <string.h>
 
 enum { SIDE = 28, PIXELS = SIDE * SIDE, CURVE_STEPS = 5 };
 
@@ -26,9 +26,7 @@ static uint32_t roll(dice *d) {
   return d->word[d->next++ % 4];
 }
 
-static float between(dice *d, float low, float high) {
-  return low + (high - low) * ((float)(roll(d) >> 8) * 0x1p-24f);
-}
+static float between(dice *d, float low, float high) { return low + (high - low) * ((float)(roll(d) >> 8) * 0x1p-24f); }
 
 /* One number after the other: the order of a call's arguments is the compiler's choice. */
 static point random_point(dice *d, float low, float high) {

@@ -55,7 +55,8 @@ lamina_status lamina_file_read(const lamina_context *context, const char *path, 
   if (status != LAMINA_OK) return status;
   char *memory = NULL;
   if (size > limit) {
-    status = lamina_fail(context, LAMINA_UNSUPPORTED, "%s: has %zu bytes; more than %zu are not read", path, size, limit);
+    status =
+        lamina_fail(context, LAMINA_UNSUPPORTED, "%s: has %zu bytes; more than %zu are not read", path, size, limit);
   } else if (!(memory = lamina_alloc(context, size + 1))) {
     status = lamina_fail_memory(context, size + 1);
   } else {

@@ -10,10 +10,11 @@ lamina_status lamina_file_open(const lamina_context *context, const char *path, 
 /* Fills `buffer` from the descriptor's position; a file that ends early is LAMINA_BAD_FILE. */
 lamina_status lamina_file_fill(const lamina_context *context, const char *path, int fd, void *buffer, size_t bytes);
 /* Reads a whole file of at most `limit` bytes into memory for lamina_free, with a zero byte after its end. */
-lamina_status lamina_file_read(const lamina_context *context, const char *path, size_t limit, char **data, size_t *bytes);
+lamina_status lamina_file_read(const lamina_context *context, const char *path, size_t limit, char **data,
+                               size_t *bytes);
 
-/* Elements of a shape from a file; false if a dimension is negative or the product overflows, zeros left out of it: then
-   strides cannot overflow either. */
+/* Elements of a shape from a file; false if a dimension is negative or the product overflows, zeros left out of it:
+   then strides cannot overflow either. */
 bool lamina_checked_count(int rank, const int64_t *dim, size_t *count);
 
 /* "FOLDER/NAME" to be freed with lamina_free; NULL without memory. */

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* MNIST's file format: a magic number, big-endian sizes, then bytes; often compressed by gzip, which zlib reads through. */
+/* MNIST's file format: a magic number, big-endian sizes, then bytes; often compressed by gzip, which zlib reads
+ * through. */
+#include "io/dataset.h"
+#include "io/file.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
-
-#include "io/dataset.h"
-#include "io/file.h"
 
 /* Deflate never expands by more than this factor, so a file's own size bounds what its header may promise. */
 enum { GZIP_FACTOR = 1032, GZIP_MAGIC = 0x8B1F };
@@ -44,7 +45,8 @@ static lamina_status read_exactly(source *s, unsigned char *out, size_t bytes) {
     if (n <= 0) {
       int error;
       const char *message = gzerror(s->stream, &error);
-      if (n < 0 && error == Z_ERRNO) return lamina_fail(s->context, LAMINA_IO_ERROR, "%s: %s", s->path, strerror(errno));
+      if (n < 0 && error == Z_ERRNO)
+        return lamina_fail(s->context, LAMINA_IO_ERROR, "%s: %s", s->path, strerror(errno));
       return lamina_fail(s->context, LAMINA_BAD_FILE, "%s: truncated or damaged%s%s", s->path, n < 0 ? ": " : "",
                          n < 0 ? message : "");
     }
@@ -114,7 +116,8 @@ static const char *const file_names[2][2] = {{"train-images", "train-labels"}, {
 static const char *const endings[2][4] = {{"-idx3-ubyte", "-idx3-ubyte.gz", ".idx3-ubyte", ".idx3-ubyte.gz"},
                                           {"-idx1-ubyte", "-idx1-ubyte.gz", ".idx1-ubyte", ".idx1-ubyte.gz"}};
 
-/* The path of images (kind 0) or labels (1) of a split under the first of its names that exists; NULL with a message. */
+/* The path of images (kind 0) or labels (1) of a split under the first of its names that exists; NULL with a message.
+ */
 static lamina_status find_file(const lamina_context *context, const char *folder, int split, int kind, char **path) {
   char name[64];
   for (int i = 0; i < 4; i++) {

@@ -3,17 +3,17 @@
 
    {"name": "mynet",
     "inputs": [{"name": "image", "shape": [28, 28, 3], "dtype": "f32"}],
-    "layers": [{"type": "conv2d", "name": "conv1", "inputs": ["image"], "attributes": {"out_channels": 64, "kernel": 3}}],
-    "outputs": ["conv1"]}
+    "layers": [{"type": "conv2d", "name": "conv1", "inputs": ["image"], "attributes": {"out_channels": 64, "kernel":
+   3}}], "outputs": ["conv1"]}
 
-   A layer without inputs reads the layer before it in the file, the first one the model's only input. Layers may stand in
-   any order. Without outputs, every value that nothing reads is one. */
+   A layer without inputs reads the layer before it in the file, the first one the model's only input. Layers may stand
+   in any order. Without outputs, every value that nothing reads is one. */
 #ifndef LAMINA_IO_MODEL_FILE_H
 #define LAMINA_IO_MODEL_FILE_H
 
-#include <jansson.h>
-
 #include "core.h"
+
+#include <jansson.h>
 
 enum { LAMINA_MODEL_BYTES = 64 << 20, LAMINA_MODEL_LAYERS = 10000, LAMINA_MODEL_INPUTS = 1024 };
 
@@ -33,7 +33,7 @@ typedef struct lamina_model {
   json_t *inputs, *outputs; /* arrays of the root */
   lamina_model_layer *layers;
   int count;
-  int *order;   /* of execution */
+  int *order;    /* of execution */
   json_t *index; /* name of a layer -> its number; of a model input -> -1 */
 } lamina_model;
 

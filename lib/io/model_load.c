@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From a checked model file to a graph. */
-#include <inttypes.h>
-#include <string.h>
-
 #include "io/file.h"
 #include "io/model_file.h"
 #include "io/text.h"
+
+#include <inttypes.h>
+#include <string.h>
 
 static lamina_status fail_attribute(const lamina_model *model, const lamina_model_layer *layer, const char *key,
                                     const char *what) {
@@ -34,11 +34,21 @@ static lamina_status add_attribute(const lamina_model *model, const lamina_model
   if (!*key || !is_safe(key) || strpbrk(key, " =")) return fail_attribute(model, layer, key, "is not a name");
   lamina_text_add(text, text->bytes ? " %s=" : "%s=", key);
   switch (json_typeof(value)) {
-  case JSON_INTEGER: lamina_text_add(text, "%" PRId64, (int64_t)json_integer_value(value)); break;
-  case JSON_REAL: lamina_text_add_real(text, json_real_value(value)); break;
-  case JSON_TRUE: lamina_text_add(text, "true"); break;
-  case JSON_FALSE: lamina_text_add(text, "false"); break;
-  case JSON_NULL: lamina_text_add(text, "none"); break;
+  case JSON_INTEGER:
+    lamina_text_add(text, "%" PRId64, (int64_t)json_integer_value(value));
+    break;
+  case JSON_REAL:
+    lamina_text_add_real(text, json_real_value(value));
+    break;
+  case JSON_TRUE:
+    lamina_text_add(text, "true");
+    break;
+  case JSON_FALSE:
+    lamina_text_add(text, "false");
+    break;
+  case JSON_NULL:
+    lamina_text_add(text, "none");
+    break;
   case JSON_STRING:
     if (!is_safe(json_string_value(value)))
       return fail_attribute(model, layer, key, "a quote or a control character is not possible here");
@@ -47,7 +57,8 @@ static lamina_status add_attribute(const lamina_model *model, const lamina_model
   case JSON_ARRAY:
     if (!add_ints(text, value)) return fail_attribute(model, layer, key, "a list must be of whole numbers");
     break;
-  case JSON_OBJECT: return fail_attribute(model, layer, key, "an object is not possible here");
+  case JSON_OBJECT:
+    return fail_attribute(model, layer, key, "an object is not possible here");
   }
   return LAMINA_OK;
 }

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From the text of a model file to layers whose keys and types are right. */
+#include "io/model_file.h"
+
 #include <stdio.h>
 #include <string.h>
-
-#include "io/model_file.h"
 
 static lamina_status fail(const lamina_model *model, const char *where, const char *what) {
   return lamina_fail(model->context, LAMINA_BAD_FILE, "%s: %s%s%s", model->path, where, *where ? ": " : "", what);
 }
 
 /* Every key of the object must be one of `known`, a list ended by NULL. */
-static lamina_status check_keys(const lamina_model *model, const char *where, json_t *object, const char *const *known) {
+static lamina_status check_keys(const lamina_model *model, const char *where, json_t *object,
+                                const char *const *known) {
   const char *key;
   json_t *value;
   json_object_foreach(object, key, value) {
@@ -35,7 +36,8 @@ static bool is_name(const json_t *value) {
 /* Enters a name into the index; it must be new. */
 static lamina_status add_name(lamina_model *model, const char *where, const char *name, int number) {
   if (json_object_get(model->index, name))
-    return lamina_fail(model->context, LAMINA_BAD_FILE, "%s: %s: the name '%s' is used twice", model->path, where, name);
+    return lamina_fail(model->context, LAMINA_BAD_FILE, "%s: %s: the name '%s' is used twice", model->path, where,
+                       name);
   if (json_object_set_new(model->index, name, json_integer(number)) != 0) return lamina_fail_memory(model->context, 0);
   return LAMINA_OK;
 }

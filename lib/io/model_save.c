@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From a graph to a model file, one line a layer. */
+#include "attributes.h"
+#include "graph.h"
+#include "io/atomic_file.h"
+#include "io/text.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "attributes.h"
-#include "graph.h"
-#include "io/atomic_file.h"
-#include "io/text.h"
 
 static lamina_status add_string(lamina_text *out, const char *string) {
   json_t *json = json_string(string);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The order of a model's layers. */
+#include "io/model_file.h"
+
 #include <stdio.h>
 #include <string.h>
-
-#include "io/model_file.h"
 
 enum { WAITING, VISITING, DONE };
 
@@ -42,7 +42,8 @@ static lamina_status fail_cycle(const lamina_model *model, const int *stack, int
   while (stack[start] != again) start++;
   for (int i = depth - 1; i >= start && used < sizeof text - 300; i--)
     used += (size_t)snprintf(text + used, sizeof text - used, "%s -> ", model->layers[stack[i]].name);
-  snprintf(text + used, sizeof text - used, "%s", used < sizeof text - 300 ? model->layers[stack[depth - 1]].name : "...");
+  snprintf(text + used, sizeof text - used, "%s",
+           used < sizeof text - 300 ? model->layers[stack[depth - 1]].name : "...");
   return lamina_fail(model->context, LAMINA_BAD_FILE, "%s: the layers form a cycle: %s", model->path, text);
 }
 

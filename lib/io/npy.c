@@ -2,12 +2,12 @@
 /* Arrays in NumPy's file format. */
 #include "io/npy.h"
 
+#include "io/atomic_file.h"
+#include "io/file.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
-#include "io/atomic_file.h"
-#include "io/file.h"
 
 #define LIMIT ((size_t)1 << 40)
 
@@ -68,8 +68,8 @@ static size_t format_header(const lamina_tensor *tensor, char *text, size_t capa
                      : tensor->dtype == LAMINA_I32 ? "<i4"
                      : tensor->dtype == LAMINA_I64 ? "<i8"
                                                    : "|u1";
-  int length = snprintf(text, capacity, "%cNUMPY%c%c  {'descr': '%s', 'fortran_order': False, 'shape': (", 0x93, 1, 0,
-                        type);
+  int length =
+      snprintf(text, capacity, "%cNUMPY%c%c  {'descr': '%s', 'fortran_order': False, 'shape': (", 0x93, 1, 0, type);
   size_t end = (size_t)length;
   for (int i = 0; i < tensor->rank; i++)
     end += (size_t)snprintf(text + end, capacity - end, i ? ", %" PRId64 : "%" PRId64, tensor->dim[i]);
@@ -87,7 +87,8 @@ lamina_status lamina_array_save(lamina_context *context, const char *path, const
   size_t bytes;
   if (!tensor || tensor->rank < 0 || tensor->rank > LAMINA_MAX_RANK || !lamina_dtype_bytes(tensor->dtype) ||
       !lamina_tensor_bytes(tensor, &bytes) || (bytes && !tensor->data) || !lamina_tensor_is_dense(tensor))
-    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "%s: only a dense tensor can be saved", path ? path : "(null)");
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "%s: only a dense tensor can be saved",
+                       path ? path : "(null)");
   lamina_atomic_file *file;
   lamina_status status = lamina_atomic_open(context, path, &file);
   if (status != LAMINA_OK) return status;

@@ -16,7 +16,7 @@ typedef struct lamina_npy {
 } lamina_npy;
 
 /* Reads a header from the first `bytes` of a file; `path` is for messages. */
-lamina_status lamina_npy_header(const lamina_context *context, const char *path, const unsigned char *data, size_t bytes,
-                                lamina_npy *npy);
+lamina_status lamina_npy_header(const lamina_context *context, const char *path, const unsigned char *data,
+                                size_t bytes, lamina_npy *npy);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The header of .npy files: only what NumPy itself writes is understood, and everything else is refused. */
-#include <string.h>
-
 #include "io/file.h"
 #include "io/npy.h"
+
+#include <string.h>
 
 typedef struct {
   const lamina_context *context;
@@ -117,8 +117,8 @@ static lamina_status read_dictionary(parser *p, lamina_npy *npy) {
   return p->at == p->end ? LAMINA_OK : fail(p, "something follows the dictionary");
 }
 
-lamina_status lamina_npy_header(const lamina_context *context, const char *path, const unsigned char *data, size_t bytes,
-                                lamina_npy *npy) {
+lamina_status lamina_npy_header(const lamina_context *context, const char *path, const unsigned char *data,
+                                size_t bytes, lamina_npy *npy) {
   static const unsigned char magic[6] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
   if (bytes < 10 || memcmp(data, magic, sizeof magic))
     return lamina_fail(context, LAMINA_BAD_FILE, "%s: not a .npy file", path);

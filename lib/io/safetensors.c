@@ -2,13 +2,13 @@
 /* The reader of safetensors files. */
 #include "io/safetensors.h"
 
+#include "io/file.h"
+
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "io/file.h"
 
 enum { HEADER_LIMIT = 100 * 1000 * 1000, NAME_SHOWN = 100 };
 
@@ -26,11 +26,11 @@ static const struct {
   size_t bytes;
   lamina_element element;
 } element_types[] = {
-    {"F32", 4, LAMINA_ELEMENT_F32},       {"F16", 2, LAMINA_ELEMENT_F16},       {"BF16", 2, LAMINA_ELEMENT_BF16},
-    {"F64", 8, LAMINA_ELEMENT_F64},       {"I32", 4, LAMINA_ELEMENT_I32},       {"I64", 8, LAMINA_ELEMENT_I64},
-    {"U8", 1, LAMINA_ELEMENT_U8},         {"BOOL", 1, LAMINA_ELEMENT_OTHER},    {"I8", 1, LAMINA_ELEMENT_OTHER},
-    {"I16", 2, LAMINA_ELEMENT_OTHER},     {"U16", 2, LAMINA_ELEMENT_OTHER},     {"U32", 4, LAMINA_ELEMENT_OTHER},
-    {"U64", 8, LAMINA_ELEMENT_OTHER},     {"F8_E4M3", 1, LAMINA_ELEMENT_OTHER}, {"F8_E5M2", 1, LAMINA_ELEMENT_OTHER},
+    {"F32", 4, LAMINA_ELEMENT_F32},   {"F16", 2, LAMINA_ELEMENT_F16},       {"BF16", 2, LAMINA_ELEMENT_BF16},
+    {"F64", 8, LAMINA_ELEMENT_F64},   {"I32", 4, LAMINA_ELEMENT_I32},       {"I64", 8, LAMINA_ELEMENT_I64},
+    {"U8", 1, LAMINA_ELEMENT_U8},     {"BOOL", 1, LAMINA_ELEMENT_OTHER},    {"I8", 1, LAMINA_ELEMENT_OTHER},
+    {"I16", 2, LAMINA_ELEMENT_OTHER}, {"U16", 2, LAMINA_ELEMENT_OTHER},     {"U32", 4, LAMINA_ELEMENT_OTHER},
+    {"U64", 8, LAMINA_ELEMENT_OTHER}, {"F8_E4M3", 1, LAMINA_ELEMENT_OTHER}, {"F8_E5M2", 1, LAMINA_ELEMENT_OTHER},
 };
 
 static lamina_status fail_tensor(const lamina_safetensors *file, const char *name, const char *what) {

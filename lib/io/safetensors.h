@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The safetensors format: 8 bytes of header length, a JSON header that describes each tensor by dtype, shape and a pair of
-   offsets, then the data. Nothing of a file is believed before it is checked. */
+/* The safetensors format: 8 bytes of header length, a JSON header that describes each tensor by dtype, shape and a pair
+   of offsets, then the data. Nothing of a file is believed before it is checked. */
 #ifndef LAMINA_IO_SAFETENSORS_H
 #define LAMINA_IO_SAFETENSORS_H
 

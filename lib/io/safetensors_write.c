@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The writer of safetensors files. */
-#include <jansson.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "io/atomic_file.h"
 #include "io/file.h"
 #include "io/safetensors.h"
 
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
 static const char *format_name(lamina_dtype dtype) {
   switch (dtype) {
-  case LAMINA_F32: return "F32";
-  case LAMINA_I32: return "I32";
-  case LAMINA_I64: return "I64";
-  case LAMINA_U8: return "U8";
+  case LAMINA_F32:
+    return "F32";
+  case LAMINA_I32:
+    return "I32";
+  case LAMINA_I64:
+    return "I64";
+  case LAMINA_U8:
+    return "U8";
   }
   return NULL;
 }

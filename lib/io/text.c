@@ -13,8 +13,7 @@ void lamina_text_add(lamina_text *text, const char *format, ...) {
   int length = vsnprintf(NULL, 0, format, arguments);
   va_end(arguments);
   char *data = NULL;
-  if (length >= 0)
-    data = lamina_grow(text->context, text->data, &text->capacity, text->bytes + (size_t)length + 1, 1);
+  if (length >= 0) data = lamina_grow(text->context, text->data, &text->capacity, text->bytes + (size_t)length + 1, 1);
   if (data) {
     text->data = data;
     vsnprintf(data + text->bytes, (size_t)length + 1, format, again);

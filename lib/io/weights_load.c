@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Loading a checkpoint: everything is checked first, and only then copied, so that a refused file changes nothing. */
+#include "graph.h"
+#include "io/weights.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "graph.h"
-#include "io/weights.h"
 
 /* A few names and how many there were. */
 typedef struct {
@@ -171,7 +171,8 @@ static lamina_status report(const loading *l) {
                                parts[i].list->count, parts[i].list->count == 1 ? "" : "s", parts[i].what,
                                parts[i].list->text);
   if (!used) return LAMINA_OK;
-  lamina_status status = l->missing.count || l->unknown.count || l->mistyped.count ? LAMINA_BAD_FILE : LAMINA_SHAPE_MISMATCH;
+  lamina_status status =
+      l->missing.count || l->unknown.count || l->mistyped.count ? LAMINA_BAD_FILE : LAMINA_SHAPE_MISMATCH;
   return lamina_fail(l->context, status, "%s: a checkpoint for another model: %s", l->path, text);
 }
 

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "graph.h"
+#include "io/weights.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "graph.h"
-#include "io/weights.h"
-
 const char *lamina_optimizer_name(lamina_optimizer_type type) {
   switch (type) {
-  case LAMINA_SGD: return "sgd";
-  case LAMINA_ADAM: return "adam";
-  case LAMINA_ADAMW: return "adamw";
+  case LAMINA_SGD:
+    return "sgd";
+  case LAMINA_ADAM:
+    return "adam";
+  case LAMINA_ADAMW:
+    return "adamw";
   }
   return NULL;
 }
