@@ -78,7 +78,7 @@ static lamina_status parse_float(const lamina_context *context, const lamina_att
     return LAMINA_OK;
   }
   char *end;
-  value->f = strtod(text, &end);
+  value->f = lamina_parse_double(context, text, &end);
   if (end == text || *end || !isfinite(value->f)) return bad(context, attr, text, "a number");
   return in_range(attr, value->f) ? LAMINA_OK : out_of_range(context, attr, text);
 }

@@ -61,7 +61,8 @@ static lamina_status start(lamina_context *context, char *error, size_t bytes) {
                               .l3 = lamina_topology_cache(topology, 3)};
   snprintf(context->cpu_name, sizeof context->cpu_name, "%s", lamina_topology_cpu_name(topology));
   lamina_host_init(context);
-  if (!context->options.run && context->threads > 1)
+  if (!context->locale) status = lamina_fail_memory(context, sizeof context->locale);
+  if (!status && !context->options.run && context->threads > 1)
     status = lamina_pool_create(context, context->threads, topology, &context->pool);
   lamina_topology_destroy(topology);
   if (!status) status = lamina_registry_create(context);
@@ -94,6 +95,7 @@ lamina_status lamina_context_create(const lamina_context_options *given, lamina_
   context->options.error = NULL;
   atomic_init(&context->references, 1);
   pthread_mutex_init(&context->message_lock, NULL);
+  context->locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
   status = start(context, error, bytes);
   if (status) {
     lamina_context_destroy(context);
@@ -101,6 +103,10 @@ lamina_status lamina_context_create(const lamina_context_options *given, lamina_
   }
   *out = context;
   return LAMINA_OK;
+}
+
+double lamina_parse_double(const lamina_context *context, const char *text, char **end) {
+  return strtod_l(text, end, context->locale);
 }
 
 void lamina_context_retain(lamina_context *context) { atomic_fetch_add(&context->references, 1); }
@@ -114,6 +120,7 @@ void lamina_context_destroy(lamina_context *context) {
     if (m != &context->first_message) lamina_free(context, m);
   }
   pthread_mutex_destroy(&context->message_lock);
+  if (context->locale) freelocale(context->locale);
   if (context->options.release)
     context->options.release(context->options.alloc_user, context);
   else

@@ -3,6 +3,7 @@
 #ifndef LAMINA_CORE_H
 #define LAMINA_CORE_H
 
+#include <locale.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdarg.h>
@@ -35,6 +36,7 @@ struct lamina_context {
   lamina_message first_message; /* the first of them: reporting a lack of memory needs none */
   pthread_mutex_t message_lock;
   int threads, cores;
+  locale_t locale; /* C: a number in a model reads the same whatever the program's locale */
   char cpu_name[96];
   char isas[64];
 };
@@ -60,6 +62,9 @@ void lamina_free(const lamina_context *context, void *memory);
 char *lamina_copy_string(const lamina_context *context, const char *text);
 /* A copy with room for `count` items, at least doubled when it must grow; NULL leaves the old array as it is. */
 void *lamina_grow(const lamina_context *context, void *array, size_t *capacity, size_t count, size_t item_bytes);
+
+/* strtod of the C locale. */
+double lamina_parse_double(const lamina_context *context, const char *text, char **end);
 
 static inline bool lamina_multiply(size_t a, size_t b, size_t *product) { return !__builtin_mul_overflow(a, b, product); }
 static inline bool lamina_add(size_t a, size_t b, size_t *sum) { return !__builtin_add_overflow(a, b, sum); }

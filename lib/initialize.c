@@ -3,7 +3,6 @@
 #include "initialize.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "random.h"
@@ -43,7 +42,7 @@ static const initializer *parse(const lamina_context *context, const char *text,
     *argument = candidate->fallback;
     if (!colon && candidate->arguments < 2) return candidate;
     char *end = NULL;
-    if (colon && candidate->arguments) *argument = strtod(colon + 1, &end);
+    if (colon && candidate->arguments) *argument = lamina_parse_double(context, colon + 1, &end);
     if (end && end != colon + 1 && !*end && isfinite(*argument)) return candidate;
     lamina_fail(context, LAMINA_INVALID_ARGUMENT, "initializer '%s': '%s' takes %s", text, candidate->name,
                 candidate->arguments ? "one number after a colon" : "no argument");

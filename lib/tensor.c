@@ -28,7 +28,7 @@ void lamina_tensor_set_dense(lamina_tensor *tensor) {
   int64_t stride = 1;
   for (int i = tensor->rank - 1; i >= 0; i--) {
     tensor->stride[i] = stride;
-    stride *= tensor->dim[i];
+    stride = (int64_t)((uint64_t)stride * (uint64_t)tensor->dim[i]); /* beside a size of 0 it may wrap, and is not used */
   }
 }
 
@@ -36,7 +36,7 @@ bool lamina_tensor_is_dense(const lamina_tensor *tensor) {
   int64_t stride = 1;
   for (int i = tensor->rank - 1; i >= 0; i--) {
     if (tensor->dim[i] != 1 && tensor->stride[i] != stride) return false;
-    stride *= tensor->dim[i];
+    stride = (int64_t)((uint64_t)stride * (uint64_t)tensor->dim[i]);
   }
   return true;
 }

@@ -3,6 +3,7 @@
 #include "net_test.h"
 
 #include <limits.h>
+#include <locale.h>
 
 static lamina_context *context;
 static lamina_graph *graph;
@@ -119,6 +120,18 @@ START_TEST(a_bad_layer_is_refused_by_name) {
   /* The graph is as it was. */
   ck_assert_int_eq(lamina_graph_parameter_count(graph), parameters);
   NET_OK(context, lamina_graph_add(graph, "relu", "fresh", "conv1", NULL));
+}
+END_TEST
+
+/* A program that shows numbers with a decimal comma still writes attributes with a point. */
+START_TEST(attributes_do_not_depend_on_the_locale) {
+  static const char *const with_comma[] = {"de_DE.UTF-8", "fr_FR.UTF-8", "nl_NL.UTF-8", "es_ES.UTF-8"};
+  bool found = false;
+  for (size_t i = 0; i < sizeof with_comma / sizeof *with_comma && !found; i++)
+    found = setlocale(LC_NUMERIC, with_comma[i]) && *localeconv()->decimal_point == ',';
+  if (!found) printf("skipped: no locale with a decimal comma is installed\n");
+  NET_OK(context, lamina_graph_add(graph, "leaky_relu", "leaky", "conv1", "negative_slope=0.25"));
+  setlocale(LC_NUMERIC, "C");
 }
 END_TEST
 
@@ -263,6 +276,7 @@ int main(void) {
   tcase_add_checked_fixture(cases, set_up, tear_down);
   tcase_add_test(cases, null_arguments_are_refused);
   tcase_add_loop_test(cases, a_bad_layer_is_refused_by_name, 0, (int)(sizeof bad_layers / sizeof *bad_layers));
+  tcase_add_test(cases, attributes_do_not_depend_on_the_locale);
   tcase_add_test(cases, bad_inputs_of_a_graph_are_refused);
   tcase_add_test(cases, unknown_names_are_not_found);
   tcase_add_test(cases, bad_plan_options_are_refused);
