@@ -46,7 +46,7 @@ done
 copy=$work/copy
 mkdir "$copy"
 (cd "$source" && tar -cf - --exclude='./build*' --exclude=./.git .) | tar -xf - -C "$copy"
-export PATH="$build/tools:$PATH"
+export PATH="$build/tools:$PATH" LAMINA_MODEL_PATH="$copy/models" # the build folder may lie anywhere
 ran=0
 for block in "$work"/*.sh; do
   [ -e "$block" ] || continue
