@@ -129,7 +129,7 @@ void lamina_exec_bind(lamina_exec *exec, int n) {
   view->packed = node->packed;
   view->workspace = exec->workspace;
   view->saved = node->saved_buffer < 0 ? NULL : exec->arena + plan->buffers[node->saved_buffer].offset;
-  view->seed = lamina_random_stream(lamina_random_stream(exec->seed, exec->run), lamina_random_key(node->source->name));
+  view->seed = lamina_random_stream(exec->current, lamina_random_key(node->source->name));
 }
 
 static int find_input(const lamina_exec *exec, const char *name) {

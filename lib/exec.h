@@ -15,7 +15,8 @@ struct lamina_exec {
   char *arena, *workspace;
   float **gradients;      /* by node * LAMINA_MAX_PORTS + parameter: into gradient_block */
   char *gradient_block;
-  uint64_t seed, run;
+  uint64_t seed, run;     /* the next forward's stream */
+  uint64_t current;       /* the last forward's: its backward sees the same random numbers */
   bool timing, forward_done, backward_done;
   double *forward_ms, *backward_ms;
 };

@@ -33,13 +33,14 @@ lamina_status lamina_exec_forward(lamina_exec *exec) {
   if (!exec) return LAMINA_INVALID_ARGUMENT;
   lamina_status status = check_inputs(exec);
   exec->backward_done = false;
+  exec->current = lamina_random_stream(exec->seed, exec->run);
   for (int n = 0; n < exec->plan->node_count && !status; n++) {
     const double start = exec->timing ? lamina_exec_clock() : 0;
     status = lamina_exec_run_node(exec, n);
     if (exec->timing) exec->forward_ms[n] = lamina_exec_clock() - start;
   }
   exec->forward_done = !status;
-  exec->run += !status && exec->plan->options.mode == LAMINA_INFER; /* in TRAIN, backward wants the same stream */
+  exec->run += !status;
   return status;
 }
 
@@ -120,7 +121,6 @@ lamina_status lamina_exec_backward(lamina_exec *exec) {
     if (exec->timing) exec->backward_ms[n] = lamina_exec_clock() - start;
   }
   exec->backward_done = !status;
-  exec->run += !status;
   return status;
 }
 

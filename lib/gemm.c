@@ -138,8 +138,10 @@ static void pack_a(const lamina_gemm *g, int64_t row1, piece *p, float *to) {
   }
 }
 
-/* All tiles of rows of one panel of B. `ahead` is the memory that the next panel will read, or NULL. */
-static void run_panel(const job *j, const piece *p, int64_t panel, const float *b, int64_t b_k, const float *ahead) {
+/* All tiles of rows of one panel of B. `ahead` is the memory that the next panel will read, or NULL. The first panel is the
+   one that finds A cold: there each tile fetches the rows of the next one instead, if they are one run of memory. */
+static void run_panel(const job *j, const piece *p, int64_t panel, const float *b, int64_t b_k, const float *ahead,
+                      bool fetch_a) {
   const lamina_gemm *g = j->gemm;
   const int nr = j->kernels->nr;
   const int64_t n0 = panel * nr, lines = (p->k1 - p->k0) * nr / LINE_FLOATS;
@@ -165,6 +167,7 @@ static void run_panel(const job *j, const piece *p, int64_t panel, const float *
     tile.add = p->last && g->add ? g->add + m0 * g->add_row + n0 : NULL;
     const int64_t line = (t - p->tile0) * tile.k; /* a tile walks one line a step */
     tile.prefetch = ahead && line < lines ? ahead + line * LINE_FLOATS : NULL;
+    if (fetch_a && t + 1 < p->tile1) tile.prefetch = a + (m1 - m0) * p->a_row;
     j->kernels->tile[m1 - m0](&tile);
   }
 }
@@ -186,7 +189,7 @@ static void run_chunk(const job *j, const piece *p, int64_t panel0, int64_t pane
       b = g->b + p->k0 * g->b_k + n0;
       b_k = g->b_k;
     }
-    run_panel(j, p, panel, b, b_k, ahead);
+    run_panel(j, p, panel, b, b_k, ahead, panel == panel0 && p->a_k == 1 && p->a_row == g->k && !j->pack_a);
   }
 }
 

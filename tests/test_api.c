@@ -173,6 +173,10 @@ START_TEST(a_run_number_fixes_the_dropout) {
   output = net_output(&n);
   float *second = net_copy(&output);
   ck_assert_mem_ne(first, second, 400 * sizeof(float));
+  /* With no backward in between, too. */
+  NET_OK(context, lamina_exec_forward(n.exec));
+  output = net_output(&n);
+  ck_assert_mem_ne(second, output.data, 400 * sizeof(float));
   free(first);
   free(second);
   net_close(&n);
