@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "exec.h"
+#include "random.h"
 
 lamina_status lamina_exec_run_node(lamina_exec *exec, int n) {
   plan_node *node = &exec->plan->nodes[n];
