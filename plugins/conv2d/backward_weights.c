@@ -40,6 +40,7 @@ typedef struct weights_task {
   int copy_x, copy_dy;
   int64_t n0, n1, t0, t1; /* the unit */
   int first;              /* the unit is the partial's first */
+  const float *ahead[2], *ahead_end[2]; /* what the next unit will read of x and dy, a line at a time */
   conv_window window;
 } weights_task;
 
@@ -227,8 +228,36 @@ static void gather(const weights_task *task, int64_t panel, int64_t kh, int64_t 
   }
 }
 
+/* Memory of the next unit that a tile of so many steps fetches into L2, a line a step; NULL when all of it was. */
+static const float *next_lines(weights_task *task, int64_t steps) {
+  for (int i = 0; i < 2; i++) {
+    const float *at = task->ahead[i];
+    if (at >= task->ahead_end[i]) continue;
+    task->ahead[i] += layer_min(steps * CONV_LINE, task->ahead_end[i] - at);
+    return at;
+  }
+  return NULL;
+}
+
+/* The run of memory from the first to the last pixel of an image's rows that the unit after this one reads. */
+static void look_ahead(weights_task *task, int64_t unit) {
+  const weights_job *j = task->job;
+  const conv_shape *s = j->s;
+  const int64_t n0 = unit / j->row_units * j->images_unit, n1 = layer_min(n0 + j->images_unit, s->images);
+  const int64_t t0 = unit % j->row_units * j->rows_unit, t1 = layer_min(t0 + j->rows_unit, s->h.out);
+  const int64_t r0 = layer_max(t0 * s->h.stride - s->h.pad, 0), r1 = layer_min(t1 * s->h.stride - s->h.pad, s->h.in);
+  if (r1 > r0 && task->count == s->groups * s->in) {
+    task->ahead[0] = j->x.data + n0 * j->x.image + r0 * j->x.row;
+    task->ahead_end[0] = j->x.data + (n1 - 1) * j->x.image + r1 * j->x.row;
+  }
+  if (task->panel1 - task->panel0 == j->panels && s->groups == 1) {
+    task->ahead[1] = j->dy.data + n0 * j->dy.image + t0 * j->dy.row;
+    task->ahead_end[1] = j->dy.data + (n1 - 1) * j->dy.image + t1 * j->dy.row;
+  }
+}
+
 /* `rows` rows of the gradient, neighbours in x, from row `row` of the partial on. */
-static void run_rows(const weights_task *task, lamina_tile *tile, int64_t rows, float *c) {
+static void run_rows(weights_task *task, lamina_tile *tile, int64_t rows, float *c) {
   const weights_job *j = task->job;
   const int64_t tiles = layer_ceil_div(rows, j->gemm->mr);
   int64_t done = 0;
@@ -237,11 +266,12 @@ static void run_rows(const weights_task *task, lamina_tile *tile, int64_t rows, 
     for (int64_t b = 0; b < tile->batch; b++) task->a[b] += m0 - done;
     done = m0;
     tile->c = c + m0 * j->ld;
+    tile->prefetch = next_lines(task, tile->batch * tile->k);
     j->gemm->tile[m1 - m0](tile);
   }
 }
 
-static void run_panel(const weights_task *task, int64_t panel) {
+static void run_panel(weights_task *task, int64_t panel) {
   const weights_job *j = task->job;
   const conv_shape *s = j->s;
   const int64_t nr = j->gemm->nr;
@@ -301,6 +331,7 @@ static void run_task(void *arg, int64_t index, int thread) {
     task.t0 = unit % j->row_units * j->rows_unit;
     task.t1 = layer_min(task.t0 + j->rows_unit, s->h.out);
     open_unit(&task);
+    if (unit + 1 < end) look_ahead(&task, unit + 1);
     for (int64_t panel = task.panel0; panel < task.panel1; panel++) run_panel(&task, panel);
   }
 }
