@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rounds: in each, every side gives one sample, in random order; a sample is the mean of as many runs as fill a few
+   milliseconds, after one run that brings caches back, between two canaries. Samples of a round are compared with each
+   other alone, so that what changes slowly (clock frequency, neighbours) cancels. */
+#include "measure.h"
+#include "options.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <unistd.h>
+
+namespace bench {
+
+namespace {
+
+constexpr double kSampleSeconds = 4e-3, kTolerance = 0.05;
+constexpr size_t kLeastRounds = 7, kMostRounds = 60;
+
+struct Runner {
+  std::unique_ptr<Side> side;
+  int runs = 1;
+  std::vector<Machine::Canary> before, after;
+};
+
+/* Runs for a sample, after warming up. */
+int calibrate(Side &side) {
+  side.run(1);
+  const double once = std::max(side.run(1), 1e-7);
+  const int few = static_cast<int>(std::clamp(kSampleSeconds / 4 / once, 1.0, 10000.0));
+  const double seconds = std::max(side.run(few) / few, 1e-7);
+  return static_cast<int>(std::clamp(kSampleSeconds / seconds, 1.0, 100000.0));
+}
+
+void sample(Runner &r, SideResult &result, Machine &machine) {
+  r.before.push_back(machine.canary());
+  r.side->run(1);
+  // Being put off the core matters from here on.
+  r.before.back().switches = machine.switches();
+  const double seconds = r.side->run(r.runs) / r.runs;
+  r.after.push_back(machine.canary());
+  result.samples.push_back(seconds);
+}
+
+/* Threads of a pool that spin for the next task would take a core from the other side. */
+void let_pools_sleep(int threads) {
+  if (threads > 1) usleep(3000);
+}
+
+void interleave(std::vector<Runner> &runners, CaseResult &result, const Options &options, Machine &machine) {
+  std::vector<size_t> order;
+  for (size_t i = 0; i < runners.size(); i++)
+    if (runners[i].side) order.push_back(i);
+  if (order.empty()) return;
+  Random random(options.seed);
+  const double start = now(), budget = options.seconds * static_cast<double>(order.size());
+  while (result.rounds < kMostRounds && (result.rounds < kLeastRounds || now() - start < budget)) {
+    shuffle(order, random);
+    for (size_t i : order) {
+      let_pools_sleep(result.c.threads);
+      sample(runners[i], result.sides[i], machine);
+    }
+    result.rounds++;
+  }
+}
+
+/* Canaries of all sides are judged together: they are the same work. */
+void judge(std::vector<Runner> &runners, CaseResult &result) {
+  std::vector<Machine::Canary> before, after;
+  for (const Runner &r : runners) {
+    before.insert(before.end(), r.before.begin(), r.before.end());
+    after.insert(after.end(), r.after.begin(), r.after.end());
+  }
+  const std::vector<bool> bad = disturbed(before, after, kTolerance);
+  result.dropped = static_cast<size_t>(std::count(bad.begin(), bad.end(), true));
+  size_t at = 0;
+  for (SideResult &s : result.sides) {
+    s.disturbed.assign(bad.begin() + static_cast<std::ptrdiff_t>(at),
+                       bad.begin() + static_cast<std::ptrdiff_t>(at + s.samples.size()));
+    at += s.samples.size();
+    const size_t good = static_cast<size_t>(std::count(s.disturbed.begin(), s.disturbed.end(), false));
+    if (!s.samples.empty() && good < 3) result.noisy = true;
+  }
+  for (SideResult &s : result.sides) {
+    std::vector<double> kept;
+    for (size_t i = 0; i < s.samples.size(); i++)
+      if (result.noisy || !s.disturbed[i]) kept.push_back(s.samples[i]);
+    s.seconds = median(kept);
+    s.deviation = robust_deviation(kept) / s.seconds;
+  }
+}
+
+} // namespace
+
+const SideResult *CaseResult::side(SideKind kind) const {
+  for (const SideResult &s : sides)
+    if (s.kind == kind && s.error.empty()) return &s;
+  return nullptr;
+}
+
+const SideResult *CaseResult::best_onednn() const {
+  const SideResult *best = nullptr;
+  for (const SideResult &s : sides)
+    if (!is_lamina(s.kind) && s.error.empty() && (!best || s.seconds < best->seconds)) best = &s;
+  return best;
+}
+
+Comparison compare(const CaseResult &result, SideKind lamina) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const SideResult *l = result.side(lamina), *o = result.best_onednn();
+  if (!l || !o) return {nan, {nan, nan}};
+  std::vector<double> logs;
+  for (size_t i = 0; i < result.rounds; i++)
+    if (result.noisy || (!l->disturbed[i] && !o->disturbed[i])) logs.push_back(std::log(o->samples[i] / l->samples[i]));
+  if (logs.size() < 3) // hardly a round in which both were undisturbed
+    return {o->seconds / l->seconds, {nan, nan}};
+  const Interval interval = bootstrap_interval(logs, 1, 0.95);
+  return {std::exp(median(logs)), {std::exp(interval.low), std::exp(interval.high)}};
+}
+
+CaseResult measure(const Case &c, const std::vector<SideKind> &sides, const Options &options, Machine &machine) {
+  CaseResult result;
+  result.c = c;
+  result.flops = c.flops();
+  result.bytes = c.bytes();
+  const Data data = make_data(c);
+  const SideOptions side_options = {options.isa, options.model_path};
+  std::vector<Runner> runners;
+  for (SideKind kind : sides) {
+    SideResult s = {};
+    s.kind = kind;
+    Runner r;
+    try {
+      r.side = make_side(kind, c, data, side_options);
+      s.numeric_error = result_names(c).empty() || c.shape.kind == Kind::Net ? std::nan("") : error_of(c, data, r.side->results());
+      s.detail = r.side->detail;
+      s.create_ms = r.side->create_ms;
+      s.scratch = r.side->scratch;
+      if (r.side->flops > 0) result.flops = r.side->flops;
+      r.runs = options.check_only ? 1 : calibrate(*r.side);
+    } catch (const Unsupported &e) {
+      s.error = e.what();
+      r.side.reset();
+    }
+    result.sides.push_back(s);
+    runners.push_back(std::move(r));
+  }
+  if (options.check_only) return result;
+  interleave(runners, result, options, machine);
+  judge(runners, result);
+  return result;
+}
+
+} // namespace bench

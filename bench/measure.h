@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file measure.h
+ * Interleaved timing of the sides of a case, and what is known of a case afterwards.
+ */
+#ifndef LAMINA_BENCH_MEASURE_H
+#define LAMINA_BENCH_MEASURE_H
+
+#include "peak.h"
+#include "side.h"
+#include "stats.h"
+
+#include <functional>
+
+namespace bench {
+
+struct Options;
+
+struct SideResult {
+  SideKind kind;
+  std::string error;  ///< why it did not run; then nothing below holds
+  std::string detail; ///< algorithm or implementation
+  double seconds = 0; ///< median of the undisturbed samples
+  double deviation = 0; ///< robust deviation of them, relative
+  double numeric_error = 0; ///< NaN: not measured
+  double create_ms = 0, scratch = 0;
+  std::vector<double> samples; ///< of all rounds, disturbed or not
+  std::vector<bool> disturbed;
+};
+
+struct CaseResult {
+  Case c;
+  double flops = 0, bytes = 0;
+  std::vector<SideResult> sides;
+  size_t rounds = 0, dropped = 0; ///< samples of all sides; those disturbed
+  bool noisy = false;             ///< most samples were disturbed: medians are over all of them
+
+  const SideResult *side(SideKind kind) const;
+  /** oneDNN's fastest, or NULL. */
+  const SideResult *best_onednn() const;
+};
+
+/** Lamina against oneDNN's best on one case. */
+struct Comparison {
+  double ratio; ///< oneDNN's time over Lamina's: above 1, Lamina is faster
+  Interval interval; ///< of the ratio, at 95%
+};
+/** NaN where one of the two is missing. */
+Comparison compare(const CaseResult &result, SideKind lamina);
+
+/** Times the sides on one case for about options.seconds each, in random order, a canary beside each sample. */
+CaseResult measure(const Case &c, const std::vector<SideKind> &sides, const Options &options, Machine &machine);
+
+} // namespace bench
+
+#endif

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* MobileNet-V1 1.0 (Howard et al. 2017), 224x224. */
+inline constexpr Shape mobilenet_v1[] = {
+    conv(3, 224, 32, 3, 2),
+    depthwise(32, 112, 3),
+    conv(32, 112, 64, 1),
+    depthwise(64, 112, 3, 2),
+    conv(64, 56, 128, 1),
+    depthwise(128, 56, 3),
+    conv(128, 56, 128, 1),
+    depthwise(128, 56, 3, 2),
+    conv(128, 28, 256, 1),
+    depthwise(256, 28, 3),
+    conv(256, 28, 256, 1),
+    depthwise(256, 28, 3, 2),
+    conv(256, 14, 512, 1),
+    depthwise(512, 14, 3, 1, 5),
+    conv(512, 14, 512, 1, 1, 5),
+    depthwise(512, 14, 3, 2),
+    conv(512, 7, 1024, 1),
+    depthwise(1024, 7, 3),
+    conv(1024, 7, 1024, 1),
+    global_pool(1024, 7),
+    linear(1024, 1000),
+    softmax(1000),
+};
