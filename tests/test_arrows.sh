@@ -59,7 +59,7 @@ arrows lib $posix hwloc.h jansson.h zlib.h lamina/lamina.h lamina/plugin.h lamin
   cpuid.h
 arrows tools $posix jansson.h lamina/lamina.h
 arrows examples lamina/lamina.h lamina/plugin.h
-arrows bench $posix lamina/lamina.h benchmark/benchmark.h dnnl.h dnnl.hpp jansson.h immintrin.h arm_neon.h
+arrows bench $posix elf.h sys/utsname.h lamina/lamina.h benchmark/benchmark.h dnnl.h dnnl.hpp jansson.h immintrin.h arm_neon.h
 
 only_in lib/cpu.c '__get_cpuid|__cpuid|cpuid\.h|xgetbv|getauxval|__builtin_cpu' lib kernels plugins tools examples
 only_in lib/dispatch.c 'lamina_kernels_(avx2|avx512|neon)\b' lib plugins tools examples
