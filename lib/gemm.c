@@ -2,12 +2,14 @@
 /*
  * C(m, n) = epilogue(A(m, k) * B(k, n)) by tiles of mr x nr.
  *
- * C is cut into a grid of blocks, by shape alone; a block is one task. Within a block the depth is walked in chunks of KC, so
- * that a panel of B (KC x nr) and the block's rows of A (MC x KC) stay in L2 together; the chunks accumulate into C and the
- * epilogue is applied with the last one. Rows are spread evenly over the tiles (37 rows are 12, 12, 13 and not 14, 14, 9).
+ * C is cut into a grid of blocks, by shape alone; a block is one task. Within a block the depth is walked in chunks of
+ * KC, so that a panel of B (KC x nr) and the block's rows of A (MC x KC) stay in L2 together; the chunks accumulate
+ * into C and the epilogue is applied with the last one. Rows are spread evenly over the tiles (37 rows are 12, 12, 13
+ * and not 14, 14, 9).
  *
- * B that is neither packed nor readable in place is packed panel by panel as it is needed, A where its stride would make
- * the rows of a tile evict each other from the caches. Cost: 2 m n k flops; packing moves m k + k n floats a block.
+ * B that is neither packed nor readable in place is packed panel by panel as it is needed, A where its stride would
+ * make the rows of a tile evict each other from the caches. Cost: 2 m n k flops; packing moves m k + k n floats a
+ * block.
  */
 #include "gemm.h"
 
@@ -15,8 +17,8 @@
 
 enum {
   LINE_FLOATS = 16,
-  PAGE_BYTES = 4096,    /* rows this far apart, or a multiple, share a set of L1 */
-  MAX_TILES = 16,       /* of rows in a block */
+  PAGE_BYTES = 4096, /* rows this far apart, or a multiple, share a set of L1 */
+  MAX_TILES = 16,    /* of rows in a block */
   MAX_TASKS = 256,
   TASK_FLOPS = 4 << 20, /* below that a task costs more to hand out than it gains */
   MIN_KC = 128,
@@ -100,8 +102,8 @@ size_t lamina_gemm_workspace(const lamina_context *context, const lamina_gemm *g
 
 static bool aliases(int64_t stride) { return stride * 4 % PAGE_BYTES == 0; }
 
-/* Whether a tile had better read a copy of A: rows that share cache sets, or an order in which each element is in another
-   line; both only if several panels make use of the copy. */
+/* Whether a tile had better read a copy of A: rows that share cache sets, or an order in which each element is in
+   another line; both only if several panels make use of the copy. */
 static bool should_pack_a(const lamina_gemm *g, const blocking *cut) {
   const int64_t panels = cut->panels / cut->column_blocks;
   if (g->k <= 1) return false;
@@ -113,7 +115,8 @@ static bool should_pack_a(const lamina_gemm *g, const blocking *cut) {
 static bool should_pack_b(const lamina_gemm *g, const blocking *cut, int nr) {
   if (g->b_packed || g->k == 0) return false;
   if (g->b_n != 1 || g->n % nr != 0) return true;
-  return aliases(g->b_k) && g->k > 64 && cut->tiles / cut->row_blocks >= 4; /* its lines fall into a few sets of L1 and L2 */
+  return aliases(g->b_k) && g->k > 64 &&
+         cut->tiles / cut->row_blocks >= 4; /* its lines fall into a few sets of L1 and L2 */
 }
 
 /* Copies the piece's part of A into `to`, in the order it has; the tiles then read it from there. */
@@ -138,8 +141,9 @@ static void pack_a(const lamina_gemm *g, int64_t row1, piece *p, float *to) {
   }
 }
 
-/* All tiles of rows of one panel of B. `ahead` is the memory that the next panel will read, or NULL. The first panel is the
-   one that finds A cold: there each tile fetches the rows of the next one instead, if they are one run of memory. */
+/* All tiles of rows of one panel of B. `ahead` is the memory that the next panel will read, or NULL. The first panel is
+   the one that finds A cold: there each tile fetches the rows of the next one instead, if they are one run of memory.
+ */
 static void run_panel(const job *j, const piece *p, int64_t panel, const float *b, int64_t b_k, const float *ahead,
                       bool fetch_a) {
   const lamina_gemm *g = j->gemm;
@@ -184,7 +188,8 @@ static void run_chunk(const job *j, const piece *p, int64_t panel0, int64_t pane
       if (panel + 1 < panel1) ahead = b + nr * g->k;
     } else if (j->pack_b) {
       b = b_scratch;
-      j->kernels->pack_b(depth, min64(nr, g->n - n0), g->b + p->k0 * g->b_k + n0 * g->b_n, g->b_k, g->b_n, NULL, b_scratch);
+      j->kernels->pack_b(depth, min64(nr, g->n - n0), g->b + p->k0 * g->b_k + n0 * g->b_n, g->b_k, g->b_n, NULL,
+                         b_scratch);
     } else if (g->k > 0) {
       b = g->b + p->k0 * g->b_k + n0;
       b_k = g->b_k;
@@ -202,7 +207,8 @@ static void run_block(void *arg, int64_t index, int thread) {
   const int64_t panel0 = part(cut->panels, cut->column_blocks, column_block);
   const int64_t panel1 = part(cut->panels, cut->column_blocks, column_block + 1);
   float *a_scratch = j->scratch + (size_t)thread * j->thread_floats, *b_scratch = a_scratch + j->a_floats;
-  piece p = {.tile0 = part(cut->tiles, cut->row_blocks, row_block), .tile1 = part(cut->tiles, cut->row_blocks, row_block + 1)};
+  piece p = {.tile0 = part(cut->tiles, cut->row_blocks, row_block),
+             .tile1 = part(cut->tiles, cut->row_blocks, row_block + 1)};
   p.row0 = part(g->m, cut->tiles, p.tile0);
   for (int64_t chunk = 0; chunk < cut->chunks; chunk++) {
     p.k0 = part(g->k, cut->chunks, chunk);

@@ -5,10 +5,11 @@
 
 #include "core.h"
 
-/* Bytes of gemm->workspace; SIZE_MAX if that overflows. Depends on m, n, k and whether b_packed is given, never on strides,
-   so that it can be asked for before these are known. */
+/* Bytes of gemm->workspace; SIZE_MAX if that overflows. Depends on m, n, k and whether b_packed is given, never on
+   strides, so that it can be asked for before these are known. */
 size_t lamina_gemm_workspace(const lamina_context *context, const lamina_gemm *gemm);
-/* The same bits for any number of threads: the tasks are tiles of C, and the depth of a tile is never split among them. */
+/* The same bits for any number of threads: the tasks are tiles of C, and the depth of a tile is never split among them.
+ */
 void lamina_gemm_run(const lamina_context *context, const lamina_gemm *gemm);
 /* SIZE_MAX if that overflows. */
 size_t lamina_gemm_packed_bytes(const lamina_context *context, int64_t k, int64_t n);

@@ -2,17 +2,17 @@
 /*
  * linear: y (.., out) = x (.., in) * weight^T + bias, a matrix product with packed weights.
  *
- * After a flatten that the plan folded, the row of x is (spatial, channels) in memory while the columns of weight are in
- * PyTorch's (channels, spatial) order: packing permutes the columns, and the weight gradient is permuted back.
+ * After a flatten that the plan folded, the row of x is (spatial, channels) in memory while the columns of weight are
+ * in PyTorch's (channels, spatial) order: packing permutes the columns, and the weight gradient is permuted back.
  *
  * packed: B of the forward product (in x out), then bias (out, the epilogue's scale and shift folded in), then, if the
  * gradient of x is wanted, B of the backward product (out x in).
  */
-#include <string.h>
-
 #include "builtin.h"
 #include "conv2d/reduce.h"
 #include "layer.h"
+
+#include <string.h>
 
 enum { OUT_FEATURES, BIAS, IN_SPATIAL };
 enum { LINE = 16, GRADIENT_FLOATS = 1 << 20 };
@@ -40,7 +40,9 @@ static int64_t features(const lamina_tensor *x, int64_t spatial) {
   return in;
 }
 
-static int needs_backward_weights(const lamina_node *node) { return node->mode == LAMINA_TRAIN && layer_needs_input(node, 0); }
+static int needs_backward_weights(const lamina_node *node) {
+  return node->mode == LAMINA_TRAIN && layer_needs_input(node, 0);
+}
 
 /* Floats of a packed matrix, on a whole line; false if that overflows. */
 static int packed_floats(const lamina_host *host, int64_t k, int64_t n, size_t *floats) {
@@ -53,7 +55,8 @@ static int packed_floats(const lamina_host *host, int64_t k, int64_t n, size_t *
 static lamina_status describe(const lamina_node *node, linear *l) {
   lamina_status status;
   const lamina_tensor *x = &node->inputs[0], *y = &node->outputs[0];
-  *l = (linear){.node = node, .host = node->host, .kernels = layer_kernels(node, &status), .spatial = node->attrs[IN_SPATIAL].i};
+  *l = (linear){
+      .node = node, .host = node->host, .kernels = layer_kernels(node, &status), .spatial = node->attrs[IN_SPATIAL].i};
   if (status) return status;
   l->in = features(x, l->spatial);
   l->out = y->dim[y->rank - 1];
@@ -238,7 +241,8 @@ static lamina_status pack_weights(const linear *l) {
   const int64_t nr = l->kernels->gemm->nr;
   permute_job j = {.l = l};
   size_t bytes;
-  if (__builtin_mul_overflow((size_t)(nr * l->host->threads(l->host)) * sizeof(float), (size_t)l->in, &bytes)) bytes = SIZE_MAX;
+  if (__builtin_mul_overflow((size_t)(nr * l->host->threads(l->host)) * sizeof(float), (size_t)l->in, &bytes))
+    bytes = SIZE_MAX;
   j.scratch = bytes < SIZE_MAX ? l->host->alloc(l->host, bytes) : NULL;
   if (!j.scratch)
     return l->host->fail(l->host, LAMINA_OUT_OF_MEMORY, "out of memory: %zu bytes to pack weights with", bytes);
@@ -337,15 +341,15 @@ static const lamina_attr out_features = {.size = sizeof(lamina_attr),
                                          .doc = "features of the output"};
 static const lamina_attr bias_attr = {
     .size = sizeof(lamina_attr), .name = "bias", .type = LAMINA_ATTR_BOOL, .def = "true", .doc = "add a learned bias"};
-static const lamina_attr in_spatial = {
-    .size = sizeof(lamina_attr),
-    .name = "in_spatial",
-    .type = LAMINA_ATTR_INT,
-    .def = "1",
-    .min = 1,
-    .max = 1 << 30,
-    .doc = "set by the plan when it folded a flatten: the input row is (spatial, channels), of this many spatial positions, "
-           "while weight has columns in PyTorch's (channels, spatial) order"};
+static const lamina_attr in_spatial = {.size = sizeof(lamina_attr),
+                                       .name = "in_spatial",
+                                       .type = LAMINA_ATTR_INT,
+                                       .def = "1",
+                                       .min = 1,
+                                       .max = 1 << 30,
+                                       .doc = "set by the plan when it folded a flatten: the input row is (spatial, "
+                                              "channels), of this many spatial positions, "
+                                              "while weight has columns in PyTorch's (channels, spatial) order"};
 
 static const lamina_port x_port = {.size = sizeof(lamina_port),
                                    .name = "x",

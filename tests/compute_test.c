@@ -156,7 +156,8 @@ void compute_run(compute_case *c, const lamina_context *context) {
   check_gaps(c, &c->outputs[0]);
   if (c->mode == LAMINA_TRAIN) {
     reset(&c->d_inputs[0], c->accumulate ? &c->before_dx : NULL);
-    for (int i = 0; i < 2 && c->params[i].rank >= 0; i++) reset(&c->d_params[i], c->accumulate ? &c->before_dp[i] : NULL);
+    for (int i = 0; i < 2 && c->params[i].rank >= 0; i++)
+      reset(&c->d_params[i], c->accumulate ? &c->before_dp[i] : NULL);
     ck_assert_int_eq(kernel->backward(node), LAMINA_OK);
     check_gaps(c, &c->d_inputs[0]);
   }
@@ -165,8 +166,9 @@ void compute_run(compute_case *c, const lamina_context *context) {
 }
 
 void compute_release(compute_case *c) {
-  const lamina_tensor *all[] = {&c->inputs[0],   &c->outputs[0],  &c->params[0],   &c->params[1],    &c->d_outputs[0], &c->d_inputs[0],
-                                &c->d_params[0], &c->d_params[1], &c->before_dx, &c->before_dp[0], &c->before_dp[1], &c->node.epilogue.add};
+  const lamina_tensor *all[] = {&c->inputs[0],    &c->outputs[0],   &c->params[0],    &c->params[1],
+                                &c->d_outputs[0], &c->d_inputs[0],  &c->d_params[0],  &c->d_params[1],
+                                &c->before_dx,    &c->before_dp[0], &c->before_dp[1], &c->node.epilogue.add};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]->data);
   free(c->scale);
   free(c->shift);
@@ -175,8 +177,8 @@ void compute_release(compute_case *c) {
 void compute_compare(const char *what, const lamina_tensor *got, const double *want, const double *magnitude) {
   for (int64_t i = 0; i < compute_count(got); i++) {
     const double error = fabs(*compute_at(got, i) - want[i]);
-    ck_assert_msg(error <= 2e-6 * magnitude[i] + 1e-30, "%s: number %lld is %.9g, not %.9g (magnitude %g)", what, (long long)i,
-                  (double)*compute_at(got, i), want[i], magnitude[i]);
+    ck_assert_msg(error <= 2e-6 * magnitude[i] + 1e-30, "%s: number %lld is %.9g, not %.9g (magnitude %g)", what,
+                  (long long)i, (double)*compute_at(got, i), want[i], magnitude[i]);
   }
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs conv2d and linear through their callbacks, on hosts with several numbers of threads, and compares with double. */
+/* Runs conv2d and linear through their callbacks, on hosts with several numbers of threads, and compares with double.
+ */
 #ifndef LAMINA_COMPUTE_TEST_H
 #define LAMINA_COMPUTE_TEST_H
 
@@ -24,8 +25,8 @@ typedef struct compute_case {
   lamina_value attrs[8];
   lamina_tensor x; /* shape */
   uint32_t epilogue;
-  int64_t gap;     /* floats between the rows of every activation */
-  int accumulate;  /* all gradients are added to what is there */
+  int64_t gap;    /* floats between the rows of every activation */
+  int accumulate; /* all gradients are added to what is there */
   int no_input_gradient;
   test_random random;
 
@@ -37,8 +38,8 @@ typedef struct compute_case {
 
 /* Infers, allocates and fills everything with random numbers. */
 void compute_prepare(compute_case *c, const lamina_context *context);
-/* Plans, packs and runs forward and, in TRAIN, backward on a context; outputs and gradients are overwritten. Fails if anything
-   is written between rows or past the bytes that were asked for; buffers begin as NaN. */
+/* Plans, packs and runs forward and, in TRAIN, backward on a context; outputs and gradients are overwritten. Fails if
+   anything is written between rows or past the bytes that were asked for; buffers begin as NaN. */
 void compute_run(compute_case *c, const lamina_context *context);
 void compute_release(compute_case *c);
 

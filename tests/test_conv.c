@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* conv2d against double: forward, both gradients, epilogues, padded rows, accumulation, and the same bits for any threads. */
-#include <math.h>
-
+/* conv2d against double: forward, both gradients, epilogues, padded rows, accumulation, and the same bits for any
+ * threads. */
 #include "compute_test.h"
+
+#include <math.h>
 
 extern const lamina_layer lamina_layer_conv2d;
 
@@ -20,11 +21,13 @@ typedef struct conv_reference {
 
 static void describe(const conv_case *s, char *text, size_t bytes) {
   snprintf(text, bytes,
-           "x %lldx%lldx%lldx%lld out_channels=%lld kernel=%lld,%lld stride=%lld,%lld padding=%lld,%lld,%lld,%lld dilation=%lld,%lld "
+           "x %lldx%lldx%lldx%lld out_channels=%lld kernel=%lld,%lld stride=%lld,%lld padding=%lld,%lld,%lld,%lld "
+           "dilation=%lld,%lld "
            "groups=%lld bias=%d",
            (long long)s->n, (long long)s->h, (long long)s->w, (long long)s->c, (long long)s->o, (long long)s->kh,
-           (long long)s->kw, (long long)s->sh, (long long)s->sw, (long long)s->top, (long long)s->left, (long long)s->bottom,
-           (long long)s->right, (long long)s->dh, (long long)s->dw, (long long)s->groups, s->bias);
+           (long long)s->kw, (long long)s->sh, (long long)s->sw, (long long)s->top, (long long)s->left,
+           (long long)s->bottom, (long long)s->right, (long long)s->dh, (long long)s->dw, (long long)s->groups,
+           s->bias);
 }
 
 static void set_attributes(compute_case *c, const conv_case *s) {
@@ -44,7 +47,8 @@ static void add_to(double *sum, double *size, int64_t i, double value) {
 }
 
 /* One output pixel and tap: all channels of all groups. */
-static void add_tap(const compute_case *c, const conv_case *s, int64_t x_pixel, int64_t y_pixel, int64_t tap, conv_reference *r) {
+static void add_tap(const compute_case *c, const conv_case *s, int64_t x_pixel, int64_t y_pixel, int64_t tap,
+                    conv_reference *r) {
   const int64_t in = s->c / s->groups, out = s->o / s->groups, taps = s->kh * s->kw;
   const float *x = compute_at(&c->inputs[0], x_pixel * s->c), *weight = c->params[0].data;
   const float *dy = c->mode == LAMINA_TRAIN ? compute_at(&c->d_outputs[0], y_pixel * s->o) : NULL;
@@ -71,7 +75,8 @@ static void finish(const compute_case *c, const conv_case *s, conv_reference *r)
   }
   if (!c->accumulate || c->mode != LAMINA_TRAIN) return;
   for (int64_t i = 0; i < compute_count(&c->x); i++) add_to(r->dx, r->dx_size, i, *compute_at(&c->before_dx, i));
-  for (int64_t i = 0; i < compute_count(&c->params[0]); i++) add_to(r->dw, r->dw_size, i, *compute_at(&c->before_dp[0], i));
+  for (int64_t i = 0; i < compute_count(&c->params[0]); i++)
+    add_to(r->dw, r->dw_size, i, *compute_at(&c->before_dp[0], i));
   for (int64_t i = 0; s->bias && i < s->o; i++) add_to(r->db, r->db_size, i, *compute_at(&c->before_dp[1], i));
 }
 
@@ -91,7 +96,8 @@ static conv_reference compute_reference(const compute_case *c, const conv_case *
     for (int64_t tap = 0; tap < s->kh * s->kw; tap++) {
       const int64_t ih = p / ow % oh * s->sh - s->top + tap / s->kw * s->dh;
       const int64_t iw = p % ow * s->sw - s->left + tap % s->kw * s->dw;
-      if (ih >= 0 && ih < s->h && iw >= 0 && iw < s->w) add_tap(c, s, (p / (oh * ow) * s->h + ih) * s->w + iw, p, tap, &r);
+      if (ih >= 0 && ih < s->h && iw >= 0 && iw < s->w)
+        add_tap(c, s, (p / (oh * ow) * s->h + ih) * s->w + iw, p, tap, &r);
     }
   finish(c, s, &r);
   return r;
@@ -136,7 +142,11 @@ static void verify(lamina_context *const context[COMPUTE_HOSTS], int turn, compu
 static int64_t between(test_random *r, int64_t lo, int64_t hi) { return lo + test_random_below(r, hi - lo + 1); }
 
 static conv_case random_case(test_random *r) {
-  conv_case s = {.n = between(r, 1, 3), .h = between(r, 1, 13), .w = between(r, 1, 17), .sh = between(r, 1, 3), .sw = between(r, 1, 3)};
+  conv_case s = {.n = between(r, 1, 3),
+                 .h = between(r, 1, 13),
+                 .w = between(r, 1, 17),
+                 .sh = between(r, 1, 3),
+                 .sw = between(r, 1, 3)};
   s.kh = between(r, 1, 4);
   s.kw = between(r, 1, 4);
   if (test_random_below(r, 3) == 0) s.kh = s.kw = 1;
@@ -211,10 +221,19 @@ static void refused(const conv_case *s, lamina_status status, const char *word) 
   ck_assert_int_eq(lamina_context_create(&options, &context), LAMINA_OK);
   compute_case c = {.layer = &lamina_layer_conv2d};
   set_attributes(&c, s);
-  lamina_node node = {.size = sizeof node, .name = "node", .host = &context->host, .attrs = c.attrs, .inputs = &c.x,
-                      .outputs = c.outputs, .params = c.params, .n_inputs = 1, .n_outputs = 1, .n_params = 2};
+  lamina_node node = {.size = sizeof node,
+                      .name = "node",
+                      .host = &context->host,
+                      .attrs = c.attrs,
+                      .inputs = &c.x,
+                      .outputs = c.outputs,
+                      .params = c.params,
+                      .n_inputs = 1,
+                      .n_outputs = 1,
+                      .n_params = 2};
   ck_assert_int_eq(c.layer->infer(&node), status);
-  ck_assert_msg(strstr(lamina_error_message(context), word) != NULL, "'%s' does not say '%s'", lamina_error_message(context), word);
+  ck_assert_msg(strstr(lamina_error_message(context), word) != NULL, "'%s' does not say '%s'",
+                lamina_error_message(context), word);
   lamina_context_destroy(context);
 }
 
@@ -222,7 +241,8 @@ START_TEST(impossible_shapes_are_refused) {
   refused(&(conv_case){1, 4, 4, 3, 8, 5, 5, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1}, LAMINA_SHAPE_MISMATCH, "1x4x4x3");
   refused(&(conv_case){1, 4, 4, 3, 8, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 2, 1}, LAMINA_SHAPE_MISMATCH, "2 groups");
   refused(&(conv_case){1, 4, 4, 4, 9, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 2, 1}, LAMINA_SHAPE_MISMATCH, "9 output");
-  refused(&(conv_case){1ll << 31, 1 << 20, 1, 1, 1 << 24, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1}, LAMINA_SHAPE_MISMATCH, "memory");
+  refused(&(conv_case){1ll << 31, 1 << 20, 1, 1, 1 << 24, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1}, LAMINA_SHAPE_MISMATCH,
+          "memory");
 }
 END_TEST
 

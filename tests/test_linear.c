@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* linear, and the host's matrix product behind it, against double; the same bits for any number of threads. */
-#include <math.h>
-
 #include "compute_test.h"
 #include "gemm.h"
+
+#include <math.h>
 
 extern const lamina_layer lamina_layer_linear;
 
@@ -27,8 +27,9 @@ static void verify_forward(const compute_case *c, int64_t in) {
     const int64_t o = i % out;
     const double scale = c->scale ? c->scale[o] : 1;
     for (int64_t k = 0; k < in; k++)
-      add_to(y, size, i, *compute_at(&c->inputs[0], i / out * in + k) * scale *
-                             ((float *)c->params[0].data)[o * in + weight_column(k, in, spatial)]);
+      add_to(y, size, i,
+             *compute_at(&c->inputs[0], i / out * in + k) * scale *
+                 ((float *)c->params[0].data)[o * in + weight_column(k, in, spatial)]);
     if (c->params[1].rank >= 0) add_to(y, size, i, ((float *)c->params[1].data)[o] * scale);
     if (c->shift) add_to(y, size, i, c->shift[o]);
     if (c->epilogue & LAMINA_EPILOGUE_ADD) add_to(y, size, i, *compute_at(&c->node.epilogue.add, i));
@@ -39,9 +40,11 @@ static void verify_forward(const compute_case *c, int64_t in) {
 }
 
 static void verify_backward(const compute_case *c, int64_t in) {
-  const int64_t out = c->attrs[OUT_FEATURES].i, rows = compute_count(&c->outputs[0]) / out, spatial = c->attrs[IN_SPATIAL].i;
+  const int64_t out = c->attrs[OUT_FEATURES].i, rows = compute_count(&c->outputs[0]) / out,
+                spatial = c->attrs[IN_SPATIAL].i;
   const int64_t nx = rows * in, nw = in * out;
-  double *dx = calloc(2 * (size_t)(nx + nw + out), sizeof *dx), *dx_size = dx + nx, *dw = dx_size + nx, *dw_size = dw + nw;
+  double *dx = calloc(2 * (size_t)(nx + nw + out), sizeof *dx), *dx_size = dx + nx, *dw = dx_size + nx,
+         *dw_size = dw + nw;
   double *db = dw_size + nw, *db_size = db + out;
   for (int64_t r = 0; r < rows; r++)
     for (int64_t o = 0; o < out; o++) {
@@ -100,7 +103,8 @@ START_TEST(random_layers_equal_double) {
     c.attrs[OUT_FEATURES].i = between(&random, 1, 100);
     c.attrs[BIAS].i = test_random_below(&random, 2);
     c.attrs[IN_SPATIAL].i = 1;
-    if (test_random_below(&random, 3) == 0 && c.x.rank == 4) c.attrs[IN_SPATIAL].i = c.x.dim[1] * c.x.dim[2]; /* a folded flatten */
+    if (test_random_below(&random, 3) == 0 && c.x.rank == 4)
+      c.attrs[IN_SPATIAL].i = c.x.dim[1] * c.x.dim[2]; /* a folded flatten */
     if (test_random_below(&random, 3) == 0 && c.x.rank == 2) {
       c.attrs[IN_SPATIAL].i = between(&random, 2, 9);
       c.x.dim[1] = c.attrs[IN_SPATIAL].i * between(&random, 1, 20);
@@ -118,7 +122,8 @@ END_TEST
 
 /* Rows, features in and out, spatial: more than one chunk of depth, one row, strides of 4 KiB, a gradient in pieces. */
 static const int64_t blocked[][4] = {
-    {70, 2600, 40, 1}, {1, 1024, 1000, 1}, {300, 1024, 65, 1}, {33, 49 * 128, 180, 49}, {130, 96, 2048, 1}, {5, 3, 1, 1},
+    {70, 2600, 40, 1},       {1, 1024, 1000, 1}, {300, 1024, 65, 1},
+    {33, 49 * 128, 180, 49}, {130, 96, 2048, 1}, {5, 3, 1, 1},
 };
 
 START_TEST(blocked_layers_equal_double) {
@@ -137,13 +142,28 @@ START_TEST(blocked_layers_equal_double) {
 END_TEST
 
 /* One product with random strides for A, B and what is added; B packed, or not. */
-static void verify_product(const lamina_context *context, test_random *r, int64_t m, int64_t n, int64_t k, float *result) {
-  const int a_turned = (int)test_random_below(r, 2), b_turned = (int)test_random_below(r, 2), packed = (int)test_random_below(r, 2);
-  const int64_t gap = test_random_below(r, 3), a_ld = (a_turned ? m : k) + gap, b_ld = (b_turned ? k : n) + gap, c_ld = n + gap;
-  lamina_gemm g = {.size = sizeof g, .m = m, .n = n, .k = k, .a_row = a_turned ? 1 : a_ld, .a_k = a_turned ? a_ld : 1,
-                   .b_k = b_turned ? 1 : b_ld, .b_n = b_turned ? b_ld : 1, .c = result, .c_row = c_ld, .add_row = c_ld,
-                   .accumulate = (int)test_random_below(r, 2), .lo = -INFINITY, .hi = INFINITY};
-  float *a = malloc((size_t)((m + k) * (m + k + gap) + 1) * sizeof *a), *b = malloc((size_t)((n + k) * (n + k + gap) + 1) * sizeof *b);
+static void verify_product(const lamina_context *context, test_random *r, int64_t m, int64_t n, int64_t k,
+                           float *result) {
+  const int a_turned = (int)test_random_below(r, 2), b_turned = (int)test_random_below(r, 2),
+            packed = (int)test_random_below(r, 2);
+  const int64_t gap = test_random_below(r, 3), a_ld = (a_turned ? m : k) + gap, b_ld = (b_turned ? k : n) + gap,
+                c_ld = n + gap;
+  lamina_gemm g = {.size = sizeof g,
+                   .m = m,
+                   .n = n,
+                   .k = k,
+                   .a_row = a_turned ? 1 : a_ld,
+                   .a_k = a_turned ? a_ld : 1,
+                   .b_k = b_turned ? 1 : b_ld,
+                   .b_n = b_turned ? b_ld : 1,
+                   .c = result,
+                   .c_row = c_ld,
+                   .add_row = c_ld,
+                   .accumulate = (int)test_random_below(r, 2),
+                   .lo = -INFINITY,
+                   .hi = INFINITY};
+  float *a = malloc((size_t)((m + k) * (m + k + gap) + 1) * sizeof *a),
+        *b = malloc((size_t)((n + k) * (n + k + gap) + 1) * sizeof *b);
   float *before = malloc((size_t)(m * c_ld + 1) * sizeof *before), *add = malloc((size_t)(m * c_ld + 1) * sizeof *add);
   float *bias = malloc((size_t)n * sizeof *bias);
   test_random_fill(r, a, (m + k) * (m + k + gap), -1, 1);
@@ -165,13 +185,14 @@ static void verify_product(const lamina_context *context, test_random *r, int64_
   for (int64_t i = 0; i < m * n; i++) {
     const int64_t row = i / n, column = i % n, at = row * c_ld + column;
     double want = 0, size = 0;
-    for (int64_t p = 0; p < k; p++) add_to(&want, &size, 0, a[row * g.a_row + p * g.a_k] * (double)b[p * g.b_k + column * g.b_n]);
+    for (int64_t p = 0; p < k; p++)
+      add_to(&want, &size, 0, a[row * g.a_row + p * g.a_k] * (double)b[p * g.b_k + column * g.b_n]);
     if (g.accumulate) add_to(&want, &size, 0, before[at]);
     if (g.bias) add_to(&want, &size, 0, bias[column]);
     if (g.add) add_to(&want, &size, 0, add[at]);
     want = fmin(fmax(want, g.lo), g.hi);
-    ck_assert_msg(fabs(result[at] - want) <= 2e-6 * size, "%lldx%lldx%lld at %lld, %lld: %g, not %g", (long long)m, (long long)n,
-                  (long long)k, (long long)row, (long long)column, (double)result[at], want);
+    ck_assert_msg(fabs(result[at] - want) <= 2e-6 * size, "%lldx%lldx%lld at %lld, %lld: %g, not %g", (long long)m,
+                  (long long)n, (long long)k, (long long)row, (long long)column, (double)result[at], want);
   }
   for (int64_t row = 0; row < m; row++)
     for (int64_t i = n; i < c_ld; i++) ck_assert(result[row * c_ld + i] == before[row * c_ld + i]);
@@ -191,7 +212,8 @@ START_TEST(products_equal_double) {
     if (i == 0) size[0] = 40, size[1] = 64, size[2] = 1024;
     if (i == 1) size[0] = 64, size[1] = 100, size[2] = 2100;
     if (size[0] == 0 || size[1] == 0) size[2] = 5;
-    float *one = malloc((size_t)(size[0] * (size[1] + 3) + 1) * sizeof *one), *other = malloc((size_t)(size[0] * (size[1] + 3) + 1) * sizeof *other);
+    float *one = malloc((size_t)(size[0] * (size[1] + 3) + 1) * sizeof *one),
+          *other = malloc((size_t)(size[0] * (size[1] + 3) + 1) * sizeof *other);
     const test_random start = random;
     verify_product(context[0], &random, size[0], size[1], size[2], one);
     const int h = 1 + i % (COMPUTE_HOSTS - 1);
@@ -215,8 +237,16 @@ START_TEST(sizes_that_overflow_are_refused) {
   c.x = (lamina_tensor){.rank = 2, .dim = {1, 10}};
   c.attrs[OUT_FEATURES].i = 4;
   c.attrs[IN_SPATIAL].i = 3;
-  lamina_node node = {.size = sizeof node, .name = "node", .host = &context[0]->host, .attrs = c.attrs, .inputs = &c.x,
-                      .outputs = c.outputs, .params = c.params, .n_inputs = 1, .n_outputs = 1, .n_params = 2};
+  lamina_node node = {.size = sizeof node,
+                      .name = "node",
+                      .host = &context[0]->host,
+                      .attrs = c.attrs,
+                      .inputs = &c.x,
+                      .outputs = c.outputs,
+                      .params = c.params,
+                      .n_inputs = 1,
+                      .n_outputs = 1,
+                      .n_params = 2};
   ck_assert_int_eq(c.layer->infer(&node), LAMINA_SHAPE_MISMATCH);
   ck_assert_ptr_nonnull(strstr(lamina_error_message(context[0]), "in_spatial"));
   compute_end(context);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The gradient of x: dx(i, :) = sum over taps k and outputs o with o * stride - pad + k * dilation = i of dy(o, :) * W(k).
- * The pixels i of one residue modulo the stride use the same taps: they are a phase, a correlation of stride 1 of dy with
- * these taps in reverse order, written to every stride-th pixel of dx.
+ * The gradient of x: dx(i, :) = sum over taps k and outputs o with o * stride - pad + k * dilation = i of dy(o, :) *
+ * W(k). The pixels i of one residue modulo the stride use the same taps: they are a phase, a correlation of stride 1 of
+ * dy with these taps in reverse order, written to every stride-th pixel of dx.
  */
-#include <math.h>
-
 #include "conv2d.h"
+
+#include <math.h>
 
 correlation lamina_conv_backward_data_pass(const conv_shape *s) {
   const lamina_node *node = s->node;

@@ -2,31 +2,42 @@
 /*
  * The gradient of weight: dW(kh, kw, c, o) = sum over output pixels of x(pixel moved by the tap, c) * dy(pixel, o).
  *
- * As a matrix product its depth is the pixels, and NHWC has both operands in the order that a tile wants: a row of a tile is
- * an input channel (or a neighbouring one of the next tap of the kernel row), a column an output channel. The pixels are cut
- * into units (rows of an image, or several small images), whose part of x is copied with its padding where it has any. For a
- * unit each tile starts at zero and is then added to a partial gradient, which keeps chains of additions short. Units are
- * spread over a few partial gradients by shape alone; in the end these are added up in their order and brought into
- * PyTorch's order.
+ * As a matrix product its depth is the pixels, and NHWC has both operands in the order that a tile wants: a row of a
+ * tile is an input channel (or a neighbouring one of the next tap of the kernel row), a column an output channel. The
+ * pixels are cut into units (rows of an image, or several small images), whose part of x is copied with its padding
+ * where it has any. For a unit each tile starts at zero and is then added to a partial gradient, which keeps chains of
+ * additions short. Units are spread over a few partial gradients by shape alone; in the end these are added up in their
+ * order and brought into PyTorch's order. Where there is one only, a task keeps its part in its own scratch and does so
+ * itself, from L2.
  *
  * Cost: 2 * pixels * taps * in * out flops; every unit reads and writes the partial gradient once.
  */
-#include <string.h>
-
 #include "conv2d.h"
 
-enum { TASK_FLOPS = 16 << 20, MAX_TASKS = 32, UNIT_PIXELS = 256, MIN_REUSE = 16 };
+#include <string.h>
+
+enum {
+  TASK_FLOPS = 16 << 20,
+  MAX_TASKS = 32,
+  MIN_TASKS = 8,
+  UNIT_PIXELS = 256,
+  MIN_UNITS = 4,      /* of a partial gradient, */
+  MIN_CHANNELS = 128, /* of a block, and */
+  MIN_PANELS = 4,     /* of a task, so that copies are read often */
+  MIN_REUSE = 16      /* tiles that read a panel of dy, for which it is worth copying */
+};
 
 typedef struct weights_job {
   const conv_shape *s;
   const lamina_gemm_kernels *gemm;
   conv_image x, dy;
-  int64_t c0, c1, pixel;                /* columns and pixel stride of the copy of x */
-  int compact;                          /* 1x1: the copy holds the needed pixels alone */
+  int64_t c0, c1, pixel; /* columns and pixel stride of the copy of x */
+  int compact;           /* 1x1: the copy holds the needed pixels alone */
   int64_t images_unit, rows_unit, row_units, units;
-  int64_t channels;                     /* of a block */
+  int64_t channels; /* of a block */
   int64_t channel_blocks, panels, panel_blocks, splits;
-  int64_t ld, partial_floats;           /* of one partial gradient */
+  int64_t ld, partial_floats;            /* of one partial gradient */
+  int64_t own_floats, pack_floats;       /* of a thread: its part when there is no other, and scratch to unpack with */
   int64_t pointers, x_floats, dy_floats; /* of a thread */
   float *partials;
   char *memory;
@@ -36,16 +47,19 @@ typedef struct weights_task {
   const weights_job *job;
   int64_t group, channel, count, panel0, panel1;
   const float **a;
-  float *x_scratch, *dy_scratch, *partial;
+  float *x_scratch, *dy_scratch, *pack_scratch;
+  float *partial; /* at the task's first channel and panel */
+  int64_t partial_channels, ld;
   int copy_x, copy_dy;
-  int64_t n0, n1, t0, t1; /* the unit */
-  int first;              /* the unit is the partial's first */
+  int64_t n0, n1, t0, t1;               /* the unit */
+  int first;                            /* the unit is the partial's first */
   const float *ahead[2], *ahead_end[2]; /* what the next unit will read of x and dy, a line at a time */
   conv_window window;
 } weights_task;
 
 static int64_t thread_bytes(const weights_job *j) {
-  return j->pointers * (int64_t)sizeof(float *) + (j->x_floats + j->dy_floats) * (int64_t)sizeof(float);
+  const int64_t floats = j->x_floats + j->dy_floats + j->own_floats + j->pack_floats;
+  return j->pointers * (int64_t)sizeof(float *) + floats * (int64_t)sizeof(float);
 }
 
 static int64_t unit_rows(const weights_job *j) {
@@ -69,26 +83,40 @@ static void cut_pixels(weights_job *j) {
   j->units = j->row_units * layer_ceil_div(s->images, j->images_unit);
 }
 
-/* Blocks of channels whose part of x stays in half of L2; then tasks. */
+/* Pieces of `size`, none smaller than `least`, that bring the tasks near to the wanted number, but not past it. */
+static int64_t pieces(int64_t wanted, int64_t tasks, int64_t size, int64_t least) {
+  return layer_max(layer_min(wanted / tasks, size / least), 1);
+}
+
+/* Blocks of channels whose part of x stays in half of L2. More tasks first by splitting the pixels, as long as the
+   partial gradients are small beside x and dy; then the channels; last the panels, each of which has to copy x again.
+ */
 static void cut_weights(weights_job *j) {
   const conv_shape *s = j->s;
   const int64_t columns = j->compact ? s->w.out : j->c1 - j->c0, l2 = (int64_t)s->host->cpu->l2 / 4;
   const int64_t pixels = j->images_unit * unit_rows(j) * columns, taps = s->h.kernel * s->w.kernel;
   const int64_t most = layer_max(l2 / 2 / pixels / CONV_LINE * CONV_LINE, 4 * CONV_LINE);
-  j->channels = round_up(layer_ceil_div(s->in, layer_ceil_div(s->in, most)), CONV_LINE);
-  j->channels = layer_min(j->channels, s->in);
-  j->channel_blocks = layer_ceil_div(s->in, j->channels);
+  j->channel_blocks = layer_ceil_div(s->in, most);
   j->panels = layer_ceil_div(s->out, j->gemm->nr);
   j->ld = j->panels * j->gemm->nr;
   j->partial_floats = taps * s->in * j->ld;
 
-  const double flops = 2.0 * (double)(s->images * s->h.out * s->w.out) * (double)(taps * s->in) * (double)(s->groups * s->out);
+  const double flops =
+      2.0 * (double)(s->images * s->h.out * s->w.out) * (double)(taps * s->in) * (double)(s->groups * s->out);
   const int64_t wanted =
       flops >= (double)MAX_TASKS * TASK_FLOPS ? MAX_TASKS : layer_max((int64_t)(flops / TASK_FLOPS), 1);
   const int64_t moved = s->images * s->groups * (s->h.in * s->w.in * s->in + s->h.out * s->w.out * s->out);
-  const int64_t tasks = s->groups * j->channel_blocks;
-  j->splits = layer_min(layer_min(layer_ceil_div(wanted, tasks), j->units), layer_max(moved / 4 / (s->groups * j->partial_floats), 1));
-  j->panel_blocks = layer_min(j->panels, layer_ceil_div(wanted, tasks * j->splits));
+  int64_t tasks = s->groups * j->channel_blocks;
+  j->splits =
+      layer_min(pieces(wanted, tasks, moved / 3, s->groups * j->partial_floats), layer_ceil_div(j->units, MIN_UNITS));
+  if (tasks * j->splits < wanted)
+    j->channel_blocks = layer_max(j->channel_blocks, pieces(wanted, s->groups * j->splits, s->in, MIN_CHANNELS));
+  j->channels = layer_min(round_up(layer_ceil_div(s->in, j->channel_blocks), CONV_LINE), s->in);
+  j->channel_blocks = layer_ceil_div(s->in, j->channels);
+  tasks = s->groups * j->channel_blocks * j->splits;
+  j->panel_blocks = pieces(wanted, tasks, j->panels, MIN_PANELS);
+  if (tasks * j->panel_blocks < layer_min(wanted, MIN_TASKS))
+    j->panel_blocks = pieces(layer_min(wanted, MIN_TASKS), tasks, j->panels, 1);
 }
 
 static weights_job describe(const conv_shape *s) {
@@ -101,15 +129,21 @@ static weights_job describe(const conv_shape *s) {
   cut_pixels(&j);
   cut_weights(&j);
   j.pixel = j.channels;
-  if ((j.compact ? 1 : s->w.stride) * j.pixel % 1024 == 0) j.pixel += CONV_LINE; /* lines 4 KiB apart share cache sets */
+  if ((j.compact ? 1 : s->w.stride) * j.pixel % 1024 == 0)
+    j.pixel += CONV_LINE; /* lines 4 KiB apart share cache sets */
   const int64_t columns = j.compact ? s->w.out : j.c1 - j.c0, rows = j.images_unit * j.rows_unit;
   j.pointers = round_up(rows, CONV_LINE);
   j.x_floats = round_up(j.images_unit * unit_rows(&j) * columns * j.pixel, CONV_LINE);
   j.dy_floats = round_up(rows * s->w.out * j.gemm->nr, CONV_LINE);
+  j.pack_floats = lamina_conv_pack_scratch(s);
+  if (j.splits == 1)
+    j.own_floats = round_up(
+        s->h.kernel * s->w.kernel * j.channels * layer_ceil_div(j.panels, j.panel_blocks) * j.gemm->nr, CONV_LINE);
   return j;
 }
 
 static int64_t partials_floats(const weights_job *j) {
+  if (j->splits == 1) return 0;
   return round_up(j->s->groups * j->splits * j->partial_floats, CONV_LINE);
 }
 
@@ -121,8 +155,7 @@ size_t lamina_conv_backward_weights_workspace(const conv_shape *s) {
     bytes = lamina_conv_depthwise_workspace(s);
   } else {
     const weights_job j = describe(s);
-    const int64_t thread = layer_max(thread_bytes(&j), lamina_conv_pack_scratch(s) * (int64_t)sizeof(float));
-    bytes = (size_t)(partials_floats(&j) * (int64_t)sizeof(float) + thread * s->host->threads(s->host));
+    bytes = (size_t)(partials_floats(&j) * (int64_t)sizeof(float) + thread_bytes(&j) * s->host->threads(s->host));
   }
   return bytes > bias ? bytes : bias;
 }
@@ -133,10 +166,8 @@ static void open_unit(weights_task *task) {
   const conv_shape *s = j->s;
   const int64_t channel = task->group * s->in + task->channel;
   if (!task->copy_x) {
-    task->window = (conv_window){.data = j->x.data + task->n0 * j->x.image + channel,
-                                 .image = j->x.image,
-                                 .row = j->x.row,
-                                 .pixel = j->x.pixel};
+    task->window = (conv_window){
+        .data = j->x.data + task->n0 * j->x.image + channel, .image = j->x.image, .row = j->x.row, .pixel = j->x.pixel};
     return;
   }
   const int64_t top = task->t0 * s->h.stride - s->h.pad;
@@ -182,7 +213,7 @@ static void valid_rows(const weights_task *task, int64_t kh, int64_t *t0, int64_
   *t0 = task->t0;
   *t1 = task->t1;
   if (task->job->compact && task->copy_x) return; /* its copy has zeros there */
-  const int64_t at = kh * h->dilation - h->pad; /* input row of output row 0 */
+  const int64_t at = kh * h->dilation - h->pad;   /* input row of output row 0 */
   if (at < 0) *t0 = layer_max(*t0, (-at + h->stride - 1) / h->stride);
   *t1 = layer_min(*t1, h->in > at ? (h->in - at + h->stride - 1) / h->stride : 0);
   if (*t1 < *t0) *t1 = *t0;
@@ -215,7 +246,8 @@ static void gather(const weights_task *task, int64_t panel, int64_t kh, int64_t 
     if (in_order)
       task->a[i] = window->data + n * window->image + (t - task->t0) * window->row;
     else
-      task->a[i] = window->data + n * window->image + (t * s->h.stride - s->h.pad + kh * s->h.dilation - window->r0) * window->row +
+      task->a[i] = window->data + n * window->image +
+                   (t * s->h.stride - s->h.pad + kh * s->h.dilation - window->r0) * window->row +
                    (kw * s->w.dilation - s->w.pad - window->c0) * window->pixel;
   }
   /* Rows that follow each other in both are one run. */
@@ -265,7 +297,7 @@ static void run_rows(weights_task *task, lamina_tile *tile, int64_t rows, float 
     const int64_t m0 = part(rows, tiles, i), m1 = part(rows, tiles, i + 1);
     for (int64_t b = 0; b < tile->batch; b++) task->a[b] += m0 - done;
     done = m0;
-    tile->c = c + m0 * j->ld;
+    tile->c = c + m0 * task->ld;
     tile->prefetch = next_lines(task, tile->batch * tile->k);
     j->gemm->tile[m1 - m0](tile);
   }
@@ -276,7 +308,7 @@ static void run_panel(weights_task *task, int64_t panel) {
   const conv_shape *s = j->s;
   const int64_t nr = j->gemm->nr;
   lamina_tile tile = {.a = task->a,
-                      .c_row = j->ld,
+                      .c_row = task->ld,
                       .n = (int)(task->copy_dy ? nr : layer_min(nr, s->out - panel * nr)),
                       .accumulate = !task->first,
                       .lo = -__builtin_inff(),
@@ -288,7 +320,8 @@ static void run_panel(weights_task *task, int64_t panel) {
     for (int64_t kw = 0; kw < (run ? 1 : s->w.kernel); kw++) {
       gather(task, panel, kh, kw, &tile);
       if (tile.batch == 0 && !task->first) continue;
-      float *c = task->partial + ((kh * s->w.kernel + kw) * s->in + task->channel) * j->ld + panel * nr;
+      float *c =
+          task->partial + (kh * s->w.kernel + kw) * task->partial_channels * task->ld + (panel - task->panel0) * nr;
       run_rows(task, &tile, run ? s->w.kernel * s->in : task->count, c);
     }
 }
@@ -302,7 +335,16 @@ static void choose_copies(weights_task *task) {
   task->copy_x = !inside || task->count != s->in || s->groups > 1 || (j->compact && s->h.stride * s->w.stride > 1);
   const int64_t reuse = s->h.kernel * layer_ceil_div(s->w.kernel * task->count, j->gemm->mr);
   const int one_run = j->images_unit == 1 || (s->h.kernel == 1 && inside && j->dy.image == s->h.out * j->dy.row);
-  task->copy_dy = s->out % j->gemm->nr != 0 || reuse >= MIN_REUSE || !one_run;
+  const int spread = j->dy.pixel % 512 == 0 && reuse >= MIN_REUSE / 2; /* lines that share a few cache sets */
+  task->copy_dy = s->out % j->gemm->nr != 0 || reuse >= MIN_REUSE || spread || !one_run;
+}
+
+/* Writes a panel's gradient, of channels `first` and up. */
+static void unpack(const weights_job *j, const conv_partial *partial, int64_t group, int64_t first, int64_t panel,
+                   float *scratch) {
+  const conv_shape *s = j->s;
+  float *gradient = (float *)s->node->d_params[0].data + group * s->out * s->in * s->h.kernel * s->w.kernel;
+  lamina_conv_unpack_panel(s, partial, first, panel, s->node->accumulate_params & 1, gradient, scratch);
 }
 
 static void run_task(void *arg, int64_t index, int thread) {
@@ -321,7 +363,17 @@ static void run_task(void *arg, int64_t index, int thread) {
   task.group = index / j->splits;
   task.panel0 = part(j->panels, j->panel_blocks, panel_block);
   task.panel1 = part(j->panels, j->panel_blocks, panel_block + 1);
-  task.partial = j->partials + (task.group * j->splits + split) * j->partial_floats;
+  task.pack_scratch = task.dy_scratch + j->dy_floats;
+  if (j->splits == 1) {
+    task.partial = task.pack_scratch + j->pack_floats;
+    task.partial_channels = task.count;
+    task.ld = (task.panel1 - task.panel0) * j->gemm->nr;
+  } else {
+    task.partial = j->partials + (task.group * j->splits + split) * j->partial_floats + task.channel * j->ld +
+                   task.panel0 * j->gemm->nr;
+    task.partial_channels = s->in;
+    task.ld = j->ld;
+  }
   choose_copies(&task);
   const int64_t begin = part(j->units, j->splits, split), end = part(j->units, j->splits, split + 1);
   for (int64_t unit = begin; unit < end; unit++) {
@@ -334,6 +386,23 @@ static void run_task(void *arg, int64_t index, int thread) {
     if (unit + 1 < end) look_ahead(&task, unit + 1);
     for (int64_t panel = task.panel0; panel < task.panel1; panel++) run_panel(&task, panel);
   }
+  for (int64_t panel = task.panel0; j->splits == 1 && panel < task.panel1; panel++) {
+    const float *from = task.partial + (panel - task.panel0) * j->gemm->nr;
+    unpack(j, &(conv_partial){.data = from, .channels = task.count, .ld = task.ld, .partials = 1}, task.group,
+           task.channel, panel, task.pack_scratch);
+  }
+}
+
+/* Adds up a panel's partial gradients. */
+static void finish_panel(void *arg, int64_t index, int thread) {
+  const weights_job *j = arg;
+  const int64_t panel = index % j->panels, group = index / j->panels;
+  const float *from = j->partials + group * j->splits * j->partial_floats + panel * j->gemm->nr;
+  float *scratch = (float *)(void *)(j->memory + thread * thread_bytes(j));
+  unpack(j,
+         &(conv_partial){
+             .data = from, .channels = j->s->in, .ld = j->ld, .partials = j->splits, .stride = j->partial_floats},
+         group, 0, panel, scratch);
 }
 
 static void weight_gradient(const conv_shape *s) {
@@ -341,11 +410,8 @@ static void weight_gradient(const conv_shape *s) {
   j.partials = s->node->workspace;
   j.memory = (char *)(j.partials + partials_floats(&j));
   s->host->parallel(s->host, s->groups * j.splits * j.channel_blocks * j.panel_blocks, run_task, &j);
-  const int64_t floats = s->out * s->in * s->h.kernel * s->w.kernel;
-  for (int64_t group = 0; group < s->groups; group++)
-    lamina_conv_unpack_gradient(s, j.partials + group * j.splits * j.partial_floats, j.splits, j.partial_floats, j.ld,
-                                s->node->accumulate_params & 1, (float *)s->node->d_params[0].data + group * floats,
-                                (float *)(void *)j.memory);
+  if (j.splits > 1)
+    layer_parallel(s->host, s->groups * j.panels, s->groups * j.splits * j.partial_floats, finish_panel, &j);
 }
 
 lamina_status lamina_conv_backward_weights(const conv_shape *s) {

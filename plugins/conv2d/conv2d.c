@@ -24,7 +24,8 @@ conv_axis lamina_conv_axis(const conv_axis_shape *s, int backward, int64_t index
                        .step = s->dilation,
                        .count = s->out,
                        .out_step = 1};
-  /* Input pixel index + stride * t is reached from output o through tap k if o * stride - pad + k * dilation is that. */
+  /* Input pixel index + stride * t is reached from output o through tap k if o * stride - pad + k * dilation is that.
+   */
   const int64_t period = s->stride / gcd(s->stride, s->dilation);
   conv_axis axis = {.k_step = -period,
                     .stride = 1,
@@ -100,7 +101,8 @@ lamina_status lamina_conv_describe(const lamina_node *node, conv_shape *s) {
   if (status) return status;
   const int64_t taps = s->h.kernel * s->w.kernel, channels = s->groups * s->out;
   const int backward = node->mode == LAMINA_TRAIN && layer_needs_input(node, 0) && !s->depthwise;
-  s->bias = (size_t)(s->depthwise ? round_up(taps * channels, CONV_LINE) : s->groups * lamina_conv_packed_floats(s, s->in, s->out));
+  s->bias = (size_t)(s->depthwise ? round_up(taps * channels, CONV_LINE)
+                                  : s->groups * lamina_conv_packed_floats(s, s->in, s->out));
   s->packed = s->bias + (size_t)round_up(channels, CONV_LINE);
   if (!backward) return LAMINA_OK;
   s->backward = s->packed;
@@ -117,7 +119,8 @@ static lamina_status infer(lamina_node *node) {
   const int pads = node->attrs[PADDING].count;
   if (pads != 1 && pads != 2 && pads != 4)
     return host->fail(host, LAMINA_INVALID_ARGUMENT,
-                      "padding has %d numbers; expected one, two (height, width) or four (top, left, bottom, right)", pads);
+                      "padding has %d numbers; expected one, two (height, width) or four (top, left, bottom, right)",
+                      pads);
   for (int i = 0; i < pads; i++)
     if (node->attrs[PADDING].ints[i] < 0 || node->attrs[PADDING].ints[i] > MAX_SIZE)
       return host->fail(host, LAMINA_INVALID_ARGUMENT, "padding %lld is not within 0 to %d",
@@ -128,12 +131,14 @@ static lamina_status infer(lamina_node *node) {
   const conv_shape s = read_shape(node);
   char text[LAYER_SHAPE_TEXT];
   if (s.h.out < 1 || s.w.out < 1)
-    return host->fail(host, LAMINA_SHAPE_MISMATCH,
-                      "input 0 has shape %s, smaller with its padding than the kernel of %lldx%lld (dilation %lld, %lld)",
-                      layer_shape_text(x, text), (long long)s.h.kernel, (long long)s.w.kernel, (long long)s.h.dilation,
-                      (long long)s.w.dilation);
+    return host->fail(
+        host, LAMINA_SHAPE_MISMATCH,
+        "input 0 has shape %s, smaller with its padding than the kernel of %lldx%lld (dilation %lld, %lld)",
+        layer_shape_text(x, text), (long long)s.h.kernel, (long long)s.w.kernel, (long long)s.h.dilation,
+        (long long)s.w.dilation);
   if (!sizes_fit(&s))
-    return host->fail(host, LAMINA_SHAPE_MISMATCH, "input 0 has shape %s: with %lld output channels that is more than memory can hold",
+    return host->fail(host, LAMINA_SHAPE_MISMATCH,
+                      "input 0 has shape %s: with %lld output channels that is more than memory can hold",
                       layer_shape_text(x, text), (long long)out);
   lamina_tensor *y = &node->outputs[0], *weight = &node->params[0];
   *y = (lamina_tensor){.data = y->data, .dtype = y->dtype, .rank = 4, .dim = {s.images, s.h.out, s.w.out, out}};

@@ -2,9 +2,10 @@
 /*
  * conv2d: x (N, H, W, C) and weight (O, C / groups, KH, KW) to y (N, OH, OW, O), PyTorch's cross-correlation.
  *
- * Forward and the gradient of x are one computation, a correlation: a grid of output pixels, each a sum over taps of input
- * pixel times weight. Forward walks y's grid; the gradient of x falls, by stride, into stride_h x stride_w phases, each of
- * which is a correlation of stride 1 of dy with the taps that hit it. Both axes are alike, so that a phase is two axes.
+ * Forward and the gradient of x are one computation, a correlation: a grid of output pixels, each a sum over taps of
+ * input pixel times weight. Forward walks y's grid; the gradient of x falls, by stride, into stride_h x stride_w
+ * phases, each of which is a correlation of stride 1 of dy with the taps that hit it. Both axes are alike, so that a
+ * phase is two axes.
  */
 #ifndef LAMINA_CONV2D_H
 #define LAMINA_CONV2D_H
@@ -37,8 +38,8 @@ typedef struct conv_shape {
   size_t bias, backward, packed;
 } conv_shape;
 
-/* One axis of a phase: output t reads input t * stride + first + j * step for each of its taps j, whose place in the kernel
-   is k_first + j * k_step; it is written at out_first + t * out_step. */
+/* One axis of a phase: output t reads input t * stride + first + j * step for each of its taps j, whose place in the
+   kernel is k_first + j * k_step; it is written at out_first + t * out_step. */
 typedef struct conv_axis {
   int64_t taps, k_first, k_step;
   int64_t stride, first, step;
@@ -48,13 +49,13 @@ typedef struct conv_axis {
 /* What a correlation reads and writes. */
 typedef struct correlation {
   const conv_shape *shape;
-  int backward;             /* the gradient of x */
-  int64_t in, out;          /* channels of a group */
-  int64_t in_h, in_w;       /* the grid that is read */
+  int backward;       /* the gradient of x */
+  int64_t in, out;    /* channels of a group */
+  int64_t in_h, in_w; /* the grid that is read */
   int64_t phases_h, phases_w;
-  conv_image x, y, add;     /* add.data may be NULL */
+  conv_image x, y, add; /* add.data may be NULL */
   const float *weights;
-  const float *bias;        /* groups * out floats, or NULL */
+  const float *bias; /* groups * out floats, or NULL */
   float lo, hi;
   int accumulate;
 } correlation;
@@ -78,7 +79,8 @@ typedef struct conv_region {
 conv_window lamina_conv_copy(const conv_image *from, const conv_region *region, float *to);
 int64_t lamina_conv_region_floats(const conv_region *region);
 
-/* Reads node and fills in the shape; fails when sizes overflow. Strides of tensors are read from the tensors themselves. */
+/* Reads node and fills in the shape; fails when sizes overflow. Strides of tensors are read from the tensors
+ * themselves. */
 lamina_status lamina_conv_describe(const lamina_node *node, conv_shape *shape);
 conv_image lamina_conv_image(const lamina_tensor *tensor);
 /* Phase `index` of an axis, for forward or the gradient of x. */
@@ -96,9 +98,17 @@ int64_t lamina_conv_packed_floats(const conv_shape *shape, int64_t in, int64_t o
 /* Where a phase begins in it. */
 int64_t lamina_conv_phase_offset(const correlation *c, int64_t phase_h, int64_t phase_w);
 lamina_status lamina_conv_pack(const conv_shape *shape);
-/* gradient (O, C / groups, KH, KW) of one group (+)= the sum of `partials` matrices (KH, KW, in) x ld, `stride` apart. */
-void lamina_conv_unpack_gradient(const conv_shape *shape, const float *partial, int64_t partials, int64_t stride, int64_t ld,
-                                 int accumulate, float *gradient, float *scratch);
+/* The gradient of weight as it is computed, some channels x one panel of outputs: row tap * channels + c. */
+typedef struct conv_partial {
+  const float *data; /* at the panel's first column */
+  int64_t channels, ld;
+  int64_t partials, stride; /* how many to add up, and how far they are apart */
+} conv_partial;
+
+/* Adds up the partials in their order and brings them into PyTorch's (O, C / groups, KH, KW): writes, or adds to, input
+   channels `first` and up of a panel's outputs. `gradient` is the group's. */
+void lamina_conv_unpack_panel(const conv_shape *shape, const conv_partial *partial, int64_t first, int64_t panel,
+                              int accumulate, float *gradient, float *scratch);
 /* Floats of its scratch for one thread; also that of packing. */
 int64_t lamina_conv_pack_scratch(const conv_shape *shape);
 

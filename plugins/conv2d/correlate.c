@@ -3,37 +3,39 @@
  * A correlation over NHWC as batch-reduce matrix products, without im2col:
  *   y(t, :) = sum over taps j of x(t * stride + first + j * step, :) * weights(j, :, :)
  *
- * A task is a block of images, of rows of the output grid and of panels of output channels, cut by shape alone. It reads x in
- * place, or, where columns would fall outside or pixels share cache sets, from a copy of the rows it needs, padded with zeros,
- * that stays in L2. Taps above and below the image are left out. For each panel of nr output channels (times a chunk of the
- * depth such that it stays in L2) it walks the rows; a tile is up to mr pixels of one row, spread evenly. With a
- * 1x1 kernel the copy holds just the pixels that are needed, and tiles run on over the ends of rows. With neighbouring
- * columns as taps, the taps of one kernel row and their channels are one contiguous run of depth.
+ * A task is a block of images, of rows of the output grid and of panels of output channels, cut by shape alone. It
+ * reads x in place, or, where columns would fall outside or pixels share cache sets, from a copy of the rows it needs,
+ * padded with zeros, that stays in L2. Taps above and below the image are left out. For each panel of nr output
+ * channels (times a chunk of the depth such that it stays in L2) it walks the rows; a tile is up to mr pixels of one
+ * row, spread evenly. With a 1x1 kernel the copy holds just the pixels that are needed, and tiles run on over the ends
+ * of rows. With neighbouring columns as taps, the taps of one kernel row and their channels are one contiguous run of
+ * depth.
  *
- * Cost: 2 * outputs * taps * in flops; the copies move taps-independent (rows + halo) * columns * in floats for each block.
+ * Cost: 2 * outputs * taps * in flops; the copies move taps-independent (rows + halo) * columns * in floats for each
+ * block.
  */
-#include <math.h>
-
 #include "conv2d.h"
+
+#include <math.h>
 
 enum {
   PAGE_BYTES = 4096,
   TASK_FLOPS = 8 << 20,
   MAX_TASKS = 64,
-  MIN_ROWS = 4,    /* of a block, where the grid has as many: below that too much is copied twice */
-  MIN_TILES = 16   /* pixels of a block, in tiles, that are worth reading a panel of weights for */
+  MIN_ROWS = 4,  /* of a block, where the grid has as many: below that too much is copied twice */
+  MIN_TILES = 16 /* pixels of a block, in tiles, that are worth reading a panel of weights for */
 };
 
 typedef struct correlate_job {
   const correlation *c;
   const lamina_gemm_kernels *gemm;
-  int64_t count_h, count_w;    /* the largest grid of a phase */
-  int copy, compact;           /* compact: a 1x1 kernel, the copy holds the pixels that are needed alone */
-  int64_t c0, c1;              /* columns of x that the taps reach */
-  int64_t first_row, span;     /* rows that output row 0 reaches: the first, and how many */
-  int64_t pixel;               /* stride of the copy */
+  int64_t count_h, count_w; /* the largest grid of a phase */
+  int copy, compact;        /* compact: a 1x1 kernel, the copy holds the pixels that are needed alone */
+  int64_t c0, c1;           /* columns of x that the taps reach */
+  int64_t first_row, span;  /* rows that output row 0 reaches: the first, and how many */
+  int64_t pixel;            /* stride of the copy */
   int64_t panels, images_block, rows_block, row_blocks, panel_blocks;
-  int64_t max_depth;           /* of a chunk */
+  int64_t max_depth; /* of a chunk */
   int64_t pointers, thread_floats;
   char *workspace;
 } correlate_job;
@@ -160,10 +162,8 @@ static conv_window open_window(const correlate_task *task, float *scratch) {
   const correlation *c = j->c;
   const int64_t channel = task->group * c->in;
   if (!j->copy)
-    return (conv_window){.data = c->x.data + task->n0 * c->x.image + channel,
-                         .image = c->x.image,
-                         .row = c->x.row,
-                         .pixel = c->x.pixel};
+    return (conv_window){
+        .data = c->x.data + task->n0 * c->x.image + channel, .image = c->x.image, .row = c->x.row, .pixel = c->x.pixel};
   const int64_t stride = row_stride_of(c);
   conv_region r = {.n0 = task->n0,
                    .n1 = task->n1,
@@ -216,8 +216,8 @@ static void gather(const correlate_task *task, const correlate_chunk *k, int64_t
 }
 
 /* One row of the grid (or, flattened, `rows` of them): its tiles. */
-static void run_row(const correlate_task *task, const correlate_chunk *k, int64_t n, int64_t t, int64_t rows, int64_t panel,
-                    const float **ahead, const float *ahead_end) {
+static void run_row(const correlate_task *task, const correlate_chunk *k, int64_t n, int64_t t, int64_t rows,
+                    int64_t panel, const float **ahead, const float *ahead_end) {
   const correlate_job *j = task->job;
   const correlation *c = j->c;
   const int64_t nr = j->gemm->nr, channel = task->group * c->out + panel * nr;
@@ -245,9 +245,9 @@ static void run_row(const correlate_task *task, const correlate_chunk *k, int64_
   const int64_t out_row = k->h.out_first + t * k->h.out_step, width = k->w.count * rows;
   const int64_t tiles = layer_ceil_div(width, j->gemm->mr);
   float *y = c->y.data + n * c->y.image + out_row * c->y.row + k->w.out_first * c->y.pixel + channel;
-  const float *add = last && c->add.data
-                         ? c->add.data + n * c->add.image + out_row * c->add.row + k->w.out_first * c->add.pixel + channel
-                         : NULL;
+  const float *add = last && c->add.data ? c->add.data + n * c->add.image + out_row * c->add.row +
+                                               k->w.out_first * c->add.pixel + channel
+                                         : NULL;
   int64_t done = 0;
   for (int64_t i = 0; i < tiles; i++) {
     const int64_t m0 = part(width, tiles, i), m1 = part(width, tiles, i + 1);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One channel in and out of each group: y(oh, ow, c) = sum over taps of x(.., c) * weight(tap, c). All loops run over
- * contiguous channels; packed weights are (KH, KW, C). A task is a row; cost: 3 floats moved for each multiply-add, from L1.
+ * contiguous channels; packed weights are (KH, KW, C). A task is a row; cost: 3 floats moved for each multiply-add,
+ * from L1.
  */
+#include "conv2d.h"
+
 #include <math.h>
 #include <string.h>
-
-#include "conv2d.h"
 
 enum { MAX_BLOCKS = 64 };
 
@@ -48,7 +49,8 @@ static void forward_row(void *arg, int64_t index, int thread) {
                                       p.weights + (kh * s->w.kernel + kw) * channels, 1, y);
       }
     if (p.add.data)
-      s->kernels->eltwise->add(channels, y, p.add.data + n * p.add.image + oh * p.add.row + ow * p.add.pixel, p.lo, p.hi, y);
+      s->kernels->eltwise->add(channels, y, p.add.data + n * p.add.image + oh * p.add.row + ow * p.add.pixel, p.lo,
+                               p.hi, y);
     else if (p.lo > -INFINITY || p.hi < INFINITY)
       s->kernels->eltwise->clamp(channels, p.lo, p.hi, y, y);
   }

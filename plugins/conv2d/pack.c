@@ -2,15 +2,16 @@
 /*
  * Weights between PyTorch's (O, I, KH, KW) and the order of the tiles, panels of nr columns with depth (tap, channel).
  *
- * Forward, a column is an output channel, so a panel is nr rows of weight: they are transposed, some input channels at a
- * time, into a scratch of rows (channel, tap), which are then copied to their place (tap, channel). For the gradient of x
- * a column is an input channel and a step in depth is an output channel. Each weight is moved twice, in the L1 cache.
+ * Forward, a column is an output channel, so a panel is nr rows of weight: a strip of some input channels is copied
+ * (long runs, where transposing from rows far apart would wait for memory), transposed to rows (channel, tap), and
+ * these are copied to their place (tap, channel). For the gradient of x a column is an input channel and a step in
+ * depth is an output channel. Each weight is moved two or three times, in the L1 and L2 caches.
  */
-#include <string.h>
-
 #include "conv2d.h"
 
-enum { SCRATCH_FLOATS = 4096 /* that a strip of a panel aims at: 16 KiB */ };
+#include <string.h>
+
+enum { SCRATCH_FLOATS = 16384 /* that a strip of a panel aims at: 64 KiB, in L2 */ };
 
 int64_t lamina_conv_packed_floats(const conv_shape *s, int64_t in, int64_t out) {
   return s->h.kernel * s->w.kernel * in * round_up(out, s->kernels->gemm->nr);
@@ -53,15 +54,18 @@ static void pack_forward_panel(void *arg, int64_t index, int thread) {
   const float *weight = (const float *)s->node->params[0].data + first * s->in * taps;
   const float *scale = e->parts & LAMINA_EPILOGUE_AFFINE ? e->scale + first : NULL;
   float *to = j->weights + group * lamina_conv_packed_floats(s, s->in, s->out) + o0 * taps * s->in;
-  float *strip = j->scratch + thread * lamina_conv_pack_scratch(s);
   const int64_t width = strip_channels(s);
+  float *strip = j->scratch + thread * lamina_conv_pack_scratch(s), *other = strip + width * taps * nr;
   for (int64_t c0 = 0; c0 < s->in; c0 += width) {
     const int64_t rows = layer_min(width, s->in - c0) * taps;
     if (n < nr) memset(strip, 0, (size_t)(rows * nr) * sizeof(float));
-    s->kernels->gemm->transpose(n, rows, weight + c0 * taps, s->in * taps, strip, nr);
+    for (int64_t o = 0; o < n; o++)
+      memcpy(other + o * rows, weight + o * s->in * taps + c0 * taps, (size_t)rows * sizeof(float));
+    s->kernels->gemm->transpose(n, rows, other, rows, strip, nr);
     for (int64_t r = 0; scale && r < rows; r++) scale_row(strip + r * nr, scale, n);
-    for (int64_t r = 0; r < rows; r++)
-      memcpy(to + (r % taps * s->in + c0 + r / taps) * nr, strip + r * nr, (size_t)nr * sizeof(float));
+    for (int64_t t = 0; t < taps; t++)
+      for (int64_t c = 0; c < rows / taps; c++)
+        memcpy(to + (t * s->in + c0 + c) * nr, strip + (c * taps + t) * nr, (size_t)nr * sizeof(float));
   }
 }
 
@@ -119,7 +123,8 @@ lamina_status lamina_conv_pack(const conv_shape *s) {
   const float *bias = s->node->params[1].rank >= 0 ? s->node->params[1].data : NULL;
   for (int64_t o = 0; o < channels; o++) {
     packed[s->bias + (size_t)o] = bias ? bias[o] : 0;
-    if (e->parts & LAMINA_EPILOGUE_AFFINE) packed[s->bias + (size_t)o] = packed[s->bias + (size_t)o] * e->scale[o] + e->shift[o];
+    if (e->parts & LAMINA_EPILOGUE_AFFINE)
+      packed[s->bias + (size_t)o] = packed[s->bias + (size_t)o] * e->scale[o] + e->shift[o];
   }
   if (s->depthwise) {
     lamina_conv_depthwise_pack(s);
@@ -146,43 +151,26 @@ lamina_status lamina_conv_pack(const conv_shape *s) {
   return LAMINA_OK;
 }
 
-typedef struct unpack_job {
-  const conv_shape *shape;
-  const float *partial;
-  int64_t partials, stride, ld;
-  int accumulate;
-  float *gradient, *scratch;
-} unpack_job;
-
-/* nr output channels: the way of pack_forward_panel backwards. */
-static void unpack_panel(void *arg, int64_t panel, int thread) {
-  const unpack_job *j = arg;
-  const conv_shape *s = j->shape;
+void lamina_conv_unpack_panel(const conv_shape *s, const conv_partial *p, int64_t first, int64_t panel, int accumulate,
+                              float *gradient, float *scratch) {
   const int64_t nr = s->kernels->gemm->nr, taps = s->h.kernel * s->w.kernel, o0 = panel * nr;
   const int64_t n = layer_min(nr, s->out - o0), width = strip_channels(s);
-  float *strip = j->scratch + thread * lamina_conv_pack_scratch(s), *other = strip + width * taps * nr;
-  for (int64_t c0 = 0; c0 < s->in; c0 += width) {
-    const int64_t rows = layer_min(width, s->in - c0) * taps;
-    for (int64_t r = 0; r < rows; r++) {
-      const float *from = j->partial + (r % taps * s->in + c0 + r / taps) * j->ld + o0;
-      float *to = strip + r * nr;
-      memcpy(to, from, (size_t)n * sizeof(float));
-      for (int64_t i = 1; i < j->partials; i++) s->kernels->eltwise->add_scaled(n, 1.0f, from + i * j->stride, to);
-    }
-    float *gradient = j->gradient + o0 * s->in * taps + c0 * taps;
-    if (!j->accumulate) {
-      s->kernels->gemm->transpose(rows, n, strip, nr, gradient, s->in * taps);
-      continue;
-    }
+  float *strip = scratch, *other = strip + width * taps * nr;
+  for (int64_t c0 = 0; c0 < p->channels; c0 += width) {
+    const int64_t count = layer_min(width, p->channels - c0), rows = count * taps;
+    for (int64_t t = 0; t < taps; t++)
+      for (int64_t c = 0; c < count; c++) {
+        const float *from = p->data + (t * p->channels + c0 + c) * p->ld;
+        float *to = strip + (c * taps + t) * nr;
+        memcpy(to, from, (size_t)n * sizeof(float));
+        for (int64_t i = 1; i < p->partials; i++) s->kernels->eltwise->add_scaled(n, 1.0f, from + i * p->stride, to);
+      }
     s->kernels->gemm->transpose(rows, n, strip, nr, other, rows);
+    float *to = gradient + (o0 * s->in + first + c0) * taps;
     for (int64_t o = 0; o < n; o++)
-      s->kernels->eltwise->add_scaled(rows, 1.0f, other + o * rows, gradient + o * s->in * taps);
+      if (accumulate)
+        s->kernels->eltwise->add_scaled(rows, 1.0f, other + o * rows, to + o * s->in * taps);
+      else
+        memcpy(to + o * s->in * taps, other + o * rows, (size_t)rows * sizeof(float));
   }
-}
-
-void lamina_conv_unpack_gradient(const conv_shape *s, const float *partial, int64_t partials, int64_t stride, int64_t ld,
-                                 int accumulate, float *gradient, float *scratch) {
-  unpack_job j = {s, partial, partials, stride, ld, accumulate, gradient, scratch};
-  layer_parallel(s->host, layer_ceil_div(s->out, s->kernels->gemm->nr),
-                 partials * s->h.kernel * s->w.kernel * s->in * s->out, unpack_panel, &j);
 }

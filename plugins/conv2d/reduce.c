@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "reduce.h"
 
+#include "../layer.h"
+
 #include <math.h>
 #include <string.h>
-
-#include "../layer.h"
 
 enum { MAX_BLOCKS = 64, BLOCK_FLOATS = 1 << 14 };
 

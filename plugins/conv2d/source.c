@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Copies of input rows with their padding, so that no tile meets an edge. Cost: every float of the region is written once. */
-#include <string.h>
-
+/* Copies of input rows with their padding, so that no tile meets an edge. Cost: every float of the region is written
+ * once. */
 #include "conv2d.h"
+
+#include <string.h>
 
 static int64_t steps(int64_t from, int64_t to, int64_t step) { return (to - from + step - 1) / step; }
 
