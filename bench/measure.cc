@@ -14,8 +14,11 @@ namespace bench {
 
 namespace {
 
-constexpr double kSampleSeconds = 4e-3, kTolerance = 0.05;
-constexpr size_t kLeastRounds = 7, kMostRounds = 60;
+/* Short samples are rarely cut by the scheduler, whose slices are some milliseconds. */
+constexpr double kSampleSeconds = 1.5e-3, kTolerance = 0.05;
+constexpr size_t kLeastRounds = 9, kMostRounds = 400, kLeastClean = 7;
+/* On a busy machine a case takes this many times its budget to find undisturbed samples. */
+constexpr double kPatience = 4;
 
 struct Runner {
   std::unique_ptr<Side> side;
@@ -32,14 +35,17 @@ int calibrate(Side &side) {
   return static_cast<int>(std::clamp(kSampleSeconds / seconds, 1.0, 100000.0));
 }
 
-void sample(Runner &r, SideResult &result, Machine &machine) {
+/* False if the scheduler cut it. */
+bool sample(Runner &r, SideResult &result, Machine &machine) {
   r.before.push_back(machine.canary());
   r.side->run(1);
   // Being put off the core matters from here on.
-  r.before.back().switches = machine.switches();
+  r.before.back().switches = Machine::switches();
   const double seconds = r.side->run(r.runs) / r.runs;
+  const bool on_core = Machine::switches() == r.before.back().switches;
   r.after.push_back(machine.canary());
   result.samples.push_back(seconds);
+  return on_core;
 }
 
 /* Threads of a pool that spin for the next task would take a core from the other side. */
@@ -54,12 +60,17 @@ void interleave(std::vector<Runner> &runners, CaseResult &result, const Options 
   if (order.empty()) return;
   Random random(options.seed);
   const double start = now(), budget = options.seconds * static_cast<double>(order.size());
-  while (result.rounds < kMostRounds && (result.rounds < kLeastRounds || now() - start < budget)) {
+  size_t clean = 0;
+  for (double spent = 0; result.rounds < kMostRounds; spent = now() - start) {
+    const bool enough = result.rounds >= kLeastRounds && clean >= kLeastClean;
+    if (spent > budget && (enough || spent > kPatience * budget) && result.rounds >= 3) break;
     shuffle(order, random);
+    bool on_core = true;
     for (size_t i : order) {
       let_pools_sleep(result.c.threads);
-      sample(runners[i], result.sides[i], machine);
+      on_core &= sample(runners[i], result.sides[i], machine);
     }
+    clean += on_core;
     result.rounds++;
   }
 }
@@ -82,15 +93,25 @@ void judge(std::vector<Runner> &runners, CaseResult &result) {
     if (!s.samples.empty() && good < 3) result.noisy = true;
   }
   for (SideResult &s : result.sides) {
-    std::vector<double> kept;
-    for (size_t i = 0; i < s.samples.size(); i++)
-      if (result.noisy || !s.disturbed[i]) kept.push_back(s.samples[i]);
+    std::vector<double> kept = s.clean();
+    if (result.noisy) {
+      kept = s.samples;
+      std::sort(kept.begin(), kept.end());
+      kept.resize((kept.size() + 3) / 4);
+    }
     s.seconds = median(kept);
     s.deviation = robust_deviation(kept) / s.seconds;
   }
 }
 
 } // namespace
+
+std::vector<double> SideResult::clean() const {
+  std::vector<double> kept;
+  for (size_t i = 0; i < samples.size(); i++)
+    if (!disturbed[i]) kept.push_back(samples[i]);
+  return kept;
+}
 
 const SideResult *CaseResult::side(SideKind kind) const {
   for (const SideResult &s : sides)
@@ -109,13 +130,14 @@ Comparison compare(const CaseResult &result, SideKind lamina) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const SideResult *l = result.side(lamina), *o = result.best_onednn();
   if (!l || !o) return {nan, {nan, nan}};
+  const double ratio = o->seconds / l->seconds;
+  if (result.noisy) return {ratio, {nan, nan}};
   std::vector<double> logs;
   for (size_t i = 0; i < result.rounds; i++)
-    if (result.noisy || (!l->disturbed[i] && !o->disturbed[i])) logs.push_back(std::log(o->samples[i] / l->samples[i]));
-  if (logs.size() < 3) // hardly a round in which both were undisturbed
-    return {o->seconds / l->seconds, {nan, nan}};
-  const Interval interval = bootstrap_interval(logs, 1, 0.95);
-  return {std::exp(median(logs)), {std::exp(interval.low), std::exp(interval.high)}};
+    if (!l->disturbed[i] && !o->disturbed[i]) logs.push_back(std::log(o->samples[i] / l->samples[i]));
+  const bool paired = logs.size() >= 5; // else hardly a round has both undisturbed
+  const Interval i = paired ? bootstrap_interval(logs, 1, 0.95) : bootstrap_unpaired(o->clean(), l->clean(), 1, 0.95);
+  return {paired ? std::exp(median(logs)) : ratio, {std::exp(i.low), std::exp(i.high)}};
 }
 
 CaseResult measure(const Case &c, const std::vector<SideKind> &sides, const Options &options, Machine &machine) {

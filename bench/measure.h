@@ -26,6 +26,8 @@ struct SideResult {
   double create_ms = 0, scratch = 0;
   std::vector<double> samples; ///< of all rounds, disturbed or not
   std::vector<bool> disturbed;
+
+  std::vector<double> clean() const; ///< the undisturbed samples
 };
 
 struct CaseResult {
@@ -33,8 +35,9 @@ struct CaseResult {
   double flops = 0, bytes = 0;
   std::vector<SideResult> sides;
   size_t rounds = 0, dropped = 0; ///< samples of all sides; those disturbed
-  bool noisy = false;             ///< most samples were disturbed: medians are over all of them
+  bool noisy = false;             ///< hardly a sample was undisturbed: medians are over the fastest quarter
 
+  /** NULL if it was not asked for or could not run. */
   const SideResult *side(SideKind kind) const;
   /** oneDNN's fastest, or NULL. */
   const SideResult *best_onednn() const;

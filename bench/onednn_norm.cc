@@ -86,6 +86,7 @@ private:
                  {DNNL_ARG_MEAN, mean_},
                  {DNNL_ARG_VARIANCE, variance_},
                  {DNNL_ARG_SCALE, scale_},
+                 {DNNL_ARG_SHIFT, shift_}, // 2.x wants it, 3.x passes over it
                  {DNNL_ARG_DIFF_DST, dy},
                  {DNNL_ARG_DIFF_SRC, dx},
                  {DNNL_ARG_DIFF_SCALE, d_scale},

@@ -71,7 +71,7 @@ constexpr Shape softmax(int64_t classes, int count = 1) {
 constexpr Shape optimizer(const char *name, int64_t in, int64_t out) {
   return {Kind::Optimizer, in, 1, 1, out, 1, 1, 1, 1, 0, 0, 1, 1, name};
 }
-constexpr Shape net(const char *model) { return {Kind::Net, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, model}; }
+constexpr Shape net(const char *model) { return {Kind::Net, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1, model}; }
 
 enum class Pass {
   Forward,

@@ -54,7 +54,7 @@ public:
     make_plan();
     connect();
     if (training_) warm_training();
-    check(lamina_exec_forward(exec_.get()));
+    LaminaSide::run(1);
     create_ms = (now() - start) * 1e3;
     describe();
   }

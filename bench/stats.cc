@@ -97,6 +97,14 @@ Interval bootstrap_interval(const std::vector<double> &logs, uint64_t seed, doub
   return {quantile(medians, (1 - level) / 2), quantile(medians, (1 + level) / 2)};
 }
 
+Interval bootstrap_unpaired(const std::vector<double> &numerator, const std::vector<double> &denominator, uint64_t seed,
+                            double level, int rounds) {
+  if (numerator.empty() || denominator.empty()) return {kNaN, kNaN};
+  const std::vector<double> n = bootstrap_medians(numerator, seed, rounds);
+  const std::vector<double> logs = log_ratios(n, bootstrap_medians(denominator, seed + 1, rounds));
+  return {quantile(logs, (1 - level) / 2), quantile(logs, (1 + level) / 2)};
+}
+
 double bootstrap_p_value(const std::vector<double> &logs, double bound, uint64_t seed, int rounds) {
   if (logs.empty()) return 1;
   int below = 0;

@@ -58,6 +58,10 @@ std::vector<double> log_ratios(const std::vector<double> &numerator, const std::
     The same seed gives the same interval. */
 Interval bootstrap_interval(const std::vector<double> &logs, uint64_t seed, double level, int rounds = 2000);
 
+/** The same for the ratio of the medians of samples that are not paired, in logarithms. */
+Interval bootstrap_unpaired(const std::vector<double> &numerator, const std::vector<double> &denominator, uint64_t seed,
+                            double level, int rounds = 2000);
+
 /** The share of bootstrap medians at or below `bound`: small when the median log ratio is surely above it. Never 0: at
     least 1 / (rounds + 1). */
 double bootstrap_p_value(const std::vector<double> &logs, double bound, uint64_t seed, int rounds = 2000);

@@ -93,6 +93,8 @@ void print_case(const CaseResult &r, const Options &o, const Environment &e) {
     const Comparison c = compare(r, kind);
     if (std::isnan(c.ratio))
       std::printf(" | %-17s", "-");
+    else if (std::isnan(c.interval.low))
+      std::printf(" | %5.2f %-11s", c.ratio, "[unsure]");
     else
       std::printf(" | %5.2f [%4.2f-%4.2f]", c.ratio, c.interval.low, c.interval.high);
     const double gflops = 1e-9 * r.flops / s->seconds, gb = 1e-9 * r.bytes / s->seconds;
