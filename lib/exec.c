@@ -39,13 +39,14 @@ static lamina_status allocate(lamina_exec *exec) {
   const size_t nodes = (size_t)plan->node_count + 1, values = (size_t)plan->value_count + 1;
   exec->views = lamina_alloc_zeroed(context, nodes * sizeof *exec->views);
   exec->inputs = lamina_alloc_zeroed(context, values * sizeof *exec->inputs);
+  exec->read = lamina_alloc_zeroed(context, values * sizeof *exec->read);
   exec->seeded = lamina_alloc_zeroed(context, values * sizeof *exec->seeded);
   exec->seeds = lamina_alloc_zeroed(context, values * sizeof *exec->seeds);
   exec->gradients = lamina_alloc_zeroed(context, nodes * LAMINA_MAX_PORTS * sizeof *exec->gradients);
   exec->forward_ms = lamina_alloc_zeroed(context, nodes * sizeof *exec->forward_ms);
   exec->backward_ms = lamina_alloc_zeroed(context, nodes * sizeof *exec->backward_ms);
-  if (!exec->views || !exec->inputs || !exec->seeded || !exec->seeds || !exec->gradients || !exec->forward_ms ||
-      !exec->backward_ms)
+  if (!exec->views || !exec->inputs || !exec->read || !exec->seeded || !exec->seeds || !exec->gradients ||
+      !exec->forward_ms || !exec->backward_ms)
     return lamina_fail_memory(context, nodes * LAMINA_MAX_PORTS * sizeof *exec->gradients);
   exec->arena = lamina_alloc(context, plan->arena);
   if (!exec->arena) return lamina_fail_memory(context, plan->arena);
@@ -85,6 +86,7 @@ void lamina_exec_destroy(lamina_exec *exec) {
   for (int v = 0; exec->seeds && v < plan->value_count; v++) lamina_free(context, exec->seeds[v]);
   lamina_free(context, exec->views);
   lamina_free(context, exec->inputs);
+  lamina_free(context, exec->read);
   lamina_free(context, exec->seeded);
   lamina_free(context, exec->seeds);
   lamina_free(context, exec->gradients);
@@ -100,7 +102,7 @@ void lamina_exec_destroy(lamina_exec *exec) {
 void *lamina_exec_value(const lamina_exec *exec, int value) {
   const int root = exec->plan->values[value].root;
   const int buffer = exec->plan->values[root].buffer;
-  return buffer < 0 ? exec->inputs[root].data : exec->arena + exec->plan->buffers[buffer].offset;
+  return buffer < 0 ? exec->read[root] : exec->arena + exec->plan->buffers[buffer].offset;
 }
 
 float *lamina_exec_value_gradient(const lamina_exec *exec, int value) {
@@ -160,7 +162,7 @@ lamina_status lamina_exec_set_input(lamina_exec *exec, const char *name, const l
   int v = find_input(exec, name);
   if (v < 0) return lamina_fail(exec->context, LAMINA_NOT_FOUND, "the graph has no input '%s'", name ? name : "NULL");
   lamina_status status = check_tensor(exec, "input", &exec->plan->values[v], tensor);
-  if (!status) exec->inputs[v] = *tensor;
+  if (!status) exec->inputs[v] = tensor->data;
   return status;
 }
 

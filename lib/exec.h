@@ -9,7 +9,8 @@ struct lamina_exec {
   lamina_plan *plan;
   lamina_context *context;
   lamina_node **views;    /* of each node */
-  lamina_tensor *inputs;  /* by value: what set_input gave; data NULL until then */
+  void **inputs;          /* by value: what set_input gave; NULL until then */
+  void **read;            /* by value: the inputs of the last forward, which its backward reads too */
   bool *seeded;           /* by value: set_output_gradient was called */
   float **seeds;          /* by value: the copy that it made */
   char *arena, *workspace;

@@ -17,22 +17,28 @@ lamina_status lamina_exec_run_node(lamina_exec *exec, int n) {
                 : LAMINA_OK;
 }
 
-/* The inputs of the nodes that run, which alone need to be set. */
-static lamina_status check_inputs(const lamina_exec *exec) {
+static lamina_status check_input(const lamina_exec *exec, int value) {
+  if (exec->plan->values[value].producer >= 0 || exec->inputs[value]) return LAMINA_OK;
+  return lamina_fail(exec->context, LAMINA_INVALID_ARGUMENT, "forward: the input '%s' was not set",
+                     exec->plan->values[value].name);
+}
+
+/* Makes the inputs that were set those of the run; only what a node reads needs to be. */
+static lamina_status take_inputs(lamina_exec *exec) {
   const lamina_plan *plan = exec->plan;
-  for (int n = 0; n < plan->node_count; n++)
-    for (int i = 0; i < plan->nodes[n].n_inputs; i++) {
-      const int v = plan->nodes[n].inputs[i];
-      if (plan->values[v].producer < 0 && !exec->inputs[v].data)
-        return lamina_fail(exec->context, LAMINA_INVALID_ARGUMENT, "forward: the input '%s' was not set",
-                           plan->values[v].name);
-    }
-  return LAMINA_OK;
+  lamina_status status = LAMINA_OK;
+  for (int n = 0; n < plan->node_count && !status; n++) {
+    const plan_node *node = &plan->nodes[n];
+    for (int i = 0; i < node->n_inputs && !status; i++) status = check_input(exec, node->inputs[i]);
+    if (!status && node->add >= 0) status = check_input(exec, node->add);
+  }
+  if (!status && plan->value_count) memcpy(exec->read, exec->inputs, (size_t)plan->value_count * sizeof *exec->read);
+  return status;
 }
 
 lamina_status lamina_exec_forward(lamina_exec *exec) {
   if (!exec) return LAMINA_INVALID_ARGUMENT;
-  lamina_status status = check_inputs(exec);
+  lamina_status status = take_inputs(exec);
   exec->backward_done = false;
   exec->current = lamina_random_stream(exec->seed, exec->run);
   for (int n = 0; n < exec->plan->node_count && !status; n++) {
@@ -40,6 +46,7 @@ lamina_status lamina_exec_forward(lamina_exec *exec) {
     status = lamina_exec_run_node(exec, n);
     if (exec->timing) exec->forward_ms[n] = lamina_exec_clock() - start;
   }
+  if (exec->plan->changes_states) atomic_fetch_add(&exec->plan->graph->store->states_version, 1);
   exec->forward_done = !status;
   exec->run += !status;
   return status;
@@ -53,7 +60,7 @@ static void start_gradients(lamina_exec *exec) {
     if (!value->is_output || value->gradient_buffer < 0 || value->producer < 0) continue;
     const int64_t count = lamina_tensor_count(&value->shape);
     float *gradient = lamina_exec_value_gradient(exec, v);
-    const bool loss = plan->nodes[value->producer].source->layer->flags & LAMINA_LAYER_LOSS;
+    const bool loss = value->port == 0 && (plan->nodes[value->producer].source->layer->flags & LAMINA_LAYER_LOSS);
     if (exec->seeded[v])
       memcpy(gradient, exec->seeds[v], (size_t)count * sizeof *gradient);
     else
@@ -122,6 +129,7 @@ lamina_status lamina_exec_backward(lamina_exec *exec) {
     if (exec->timing) exec->backward_ms[n] = lamina_exec_clock() - start;
   }
   exec->backward_done = !status;
+  if (status) exec->forward_done = false; /* gradients have overwritten part of what it left */
   return status;
 }
 
@@ -139,20 +147,22 @@ static lamina_status run_keeping_states(lamina_exec *exec, int n) {
   const plan_node *node = &exec->plan->nodes[n];
   void *copy[LAMINA_MAX_PORTS] = {NULL};
   size_t bytes;
+  lamina_status status = LAMINA_OK;
   for (int i = 0; i < node->source->n_params; i++) {
     const lamina_entry *entry = node->source->params[i];
-    if (entry && !entry->trainable && lamina_tensor_bytes(&entry->tensor, &bytes))
-      copy[i] = lamina_alloc(exec->context, bytes);
+    if (!entry || entry->trainable || !lamina_tensor_bytes(&entry->tensor, &bytes)) continue;
+    copy[i] = lamina_alloc(exec->context, bytes);
+    if (!copy[i]) status = lamina_fail_memory(exec->context, bytes);
   }
   copy_states(node, copy, false);
-  lamina_status status = lamina_exec_run_node(exec, n);
+  if (!status) status = lamina_exec_run_node(exec, n);
   copy_states(node, copy, true);
   for (int i = 0; i < LAMINA_MAX_PORTS; i++) lamina_free(exec->context, copy[i]);
   return status;
 }
 
 const char *lamina_exec_find_not_finite(lamina_exec *exec) {
-  if (!exec || check_inputs(exec)) return NULL;
+  if (!exec || take_inputs(exec)) return NULL;
   const lamina_plan *plan = exec->plan;
   exec->forward_done = exec->backward_done = false;
   for (int n = 0; n < plan->node_count; n++) {

@@ -64,11 +64,19 @@ int lamina_graph_find(const lamina_graph *graph, const char *name) {
   return -1;
 }
 
+/* Checkpoints take no control characters either. */
+static bool is_plain(const char *name) {
+  for (; *name; name++)
+    if ((unsigned char)*name <= ' ' || *name == 127 || strchr(",'\"=/\\", *name)) return false;
+  return true;
+}
+
 lamina_status lamina_graph_check_name(const lamina_graph *graph, const char *what, const char *name) {
-  if (!name || !*name || strlen(name) > MAX_NAME || strpbrk(name, ", \t\r\n'\"=/\\"))
-    return lamina_fail(graph->context, LAMINA_INVALID_ARGUMENT,
-                       "%s name '%.60s': it must have 1 to %d characters without spaces, commas, quotes, '=' or slashes",
-                       what, name ? name : "NULL", (int)MAX_NAME);
+  if (!name || !*name || strlen(name) > MAX_NAME || !is_plain(name))
+    return lamina_fail(
+        graph->context, LAMINA_INVALID_ARGUMENT,
+        "%s name '%.60s': it must have 1 to %d characters without blanks, commas, quotes, '=' or slashes", what,
+        name ? name : "NULL", (int)MAX_NAME);
   if (lamina_graph_find(graph, name) >= 0)
     return lamina_fail(graph->context, LAMINA_INVALID_ARGUMENT, "%s name '%s' is taken already", what, name);
   return LAMINA_OK;
@@ -127,6 +135,8 @@ lamina_status lamina_graph_output(lamina_graph *graph, const char *name) {
   int index = name ? lamina_graph_find(graph, name) : -1;
   if (index < 0)
     return lamina_fail(graph->context, LAMINA_NOT_FOUND, "output '%s': the graph has no such value", name ? name : "NULL");
+  if (graph->values[index]->producer < 0)
+    return lamina_fail(graph->context, LAMINA_INVALID_ARGUMENT, "output '%s': it is an input", name);
   graph->values[index]->is_output = true;
   return LAMINA_OK;
 }

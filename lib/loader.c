@@ -51,10 +51,22 @@ void lamina_module_unload(lamina_context *context, lamina_module *module) {
   if (module->handle) dlclose(module->handle);
 }
 
+static lamina_status keep_module(lamina_context *context, const lamina_module *module) {
+  lamina_registry *registry = context->registry;
+  pthread_mutex_lock(&registry->lock);
+  lamina_module *modules =
+      lamina_grow(context, registry->modules, &registry->module_capacity, registry->module_count + 1, sizeof *modules);
+  if (modules) {
+    registry->modules = modules;
+    modules[registry->module_count++] = *module;
+  }
+  pthread_mutex_unlock(&registry->lock);
+  return modules ? LAMINA_OK : lamina_fail_memory(context, sizeof *modules);
+}
+
 lamina_status lamina_context_load_plugin(lamina_context *context, const char *path) {
   if (!context) return LAMINA_INVALID_ARGUMENT;
   if (!path) return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "lamina_context_load_plugin: path is NULL");
-  lamina_registry *registry = context->registry;
   lamina_module module = {0};
   lamina_status status = LAMINA_OK;
   char *real = realpath(path, NULL); /* absolute: dlopen must not search */
@@ -72,16 +84,8 @@ lamina_status lamina_context_load_plugin(lamina_context *context, const char *pa
                          LAMINA_PLUGIN_ENTRY);
   else
     status = check_plugin(context, plugin, path);
-  if (!status) {
-    lamina_module *modules = lamina_grow(context, registry->modules, &registry->module_capacity,
-                                         registry->module_count + 1, sizeof *modules);
-    if (modules) registry->modules = modules;
-    status = modules ? add_layers(context, plugin, &module) : lamina_fail_memory(context, sizeof module);
-  }
-  if (status) {
-    lamina_module_unload(context, &module);
-    return status;
-  }
-  registry->modules[registry->module_count++] = module;
-  return LAMINA_OK;
+  if (!status) status = add_layers(context, plugin, &module);
+  if (!status) status = keep_module(context, &module);
+  if (status) lamina_module_unload(context, &module);
+  return status;
 }

@@ -27,17 +27,12 @@ static lamina_status describe(const lamina_graph *graph, lamina_entry *entry, la
   return LAMINA_OK;
 }
 
-/* What a parameter holds before anything is written to it is its initial value with seed 0. */
-static lamina_status ensure_written(lamina_graph *graph, lamina_entry *entry) {
-  return entry->written ? LAMINA_OK : lamina_store_initialize(graph->store, entry, 0);
-}
-
 lamina_status lamina_graph_parameter_at(lamina_graph *graph, int index, lamina_parameter *parameter) {
   if (!graph) return LAMINA_INVALID_ARGUMENT;
   int count;
   lamina_entry *entry = index < 0 ? NULL : entry_at(graph, index, &count);
   if (!entry) return lamina_fail(graph->context, LAMINA_NOT_FOUND, "the graph has no parameter number %d", index);
-  lamina_status status = ensure_written(graph, entry);
+  lamina_status status = lamina_store_ensure_written(graph->store, entry);
   return status ? status : describe(graph, entry, parameter);
 }
 
@@ -47,7 +42,7 @@ lamina_status lamina_graph_parameter_find(lamina_graph *graph, const char *name,
     for (int i = 0; i < graph->nodes[n]->n_params; i++) {
       lamina_entry *entry = graph->nodes[n]->params[i];
       if (!entry || strcmp(entry->name, name) != 0) continue;
-      lamina_status status = ensure_written(graph, entry);
+      lamina_status status = lamina_store_ensure_written(graph->store, entry);
       return status ? status : describe(graph, entry, parameter);
     }
   return lamina_fail(graph->context, LAMINA_NOT_FOUND, "the graph has no parameter '%s'", name ? name : "NULL");

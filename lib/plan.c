@@ -26,8 +26,10 @@ static lamina_status prepare_parameters(lamina_plan *plan) {
     for (int s = 0; s < 2 && sources[s]; s++)
       for (int i = 0; i < sources[s]->n_params; i++) {
         lamina_entry *entry = sources[s]->params[i];
-        lamina_status status = entry && !entry->written ? lamina_store_initialize(store, entry, 0) : LAMINA_OK;
+        if (!entry) continue;
+        lamina_status status = lamina_store_ensure_written(store, entry);
         if (status) return status;
+        plan->changes_states |= plan->options.mode == LAMINA_TRAIN && !entry->trainable;
       }
     if (node->cost.packed) {
       node->packed = lamina_alloc(plan->context, node->cost.packed);

@@ -38,7 +38,7 @@ typedef struct plan_node {
   int saved_buffer; /* -1: none */
   int *temporary;   /* by input: where a layer that cannot accumulate writes first; -1: none */
   void *packed;
-  uint64_t packed_version; /* of the store, when packed */
+  uint64_t packed_version; /* of what was packed */
 } plan_node;
 
 /* Memory needed from time `first` to `last`, both included. */
@@ -59,6 +59,7 @@ struct lamina_plan {
   plan_buffer *buffers;
   size_t buffer_count, buffer_capacity;
   size_t arena, unplanned, workspace;
+  bool changes_states; /* a forward may update running statistics */
   pthread_mutex_t pack_lock;
 };
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Chooses each node's kernel, packs its parameters, and decides which gradients are computed. */
-#include <fnmatch.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -51,12 +50,19 @@ static lamina_status choose(lamina_plan *plan, plan_node *node, const lamina_nod
   return status ? lamina_fail_prefix(context, status, "node '%s' (%s)", node->source->name, layer->name) : LAMINA_OK;
 }
 
+/* What a layer that calls its output a view must at least keep to. */
+static bool is_same_memory(const lamina_node *view) {
+  return view->n_inputs && view->inputs[0].dtype == view->outputs[0].dtype &&
+         lamina_tensor_count(&view->inputs[0]) == lamina_tensor_count(&view->outputs[0]);
+}
+
 lamina_status lamina_plan_choose_kernels(lamina_plan *plan) {
   for (int n = 0; n < plan->node_count; n++) {
     plan_node *node = &plan->nodes[n];
     lamina_node *view = lamina_plan_view(plan, node);
     if (!view) return lamina_fail_memory(plan->context, sizeof *view);
-    node->is_view = node->source->layer->is_view && !node->epilogue.parts && node->source->layer->is_view(view);
+    node->is_view = node->source->layer->is_view && !node->epilogue.parts && is_same_memory(view) &&
+                    node->source->layer->is_view(view);
     lamina_status status = choose(plan, node, view);
     lamina_free(plan->context, view);
     if (status) return status;
@@ -66,11 +72,32 @@ lamina_status lamina_plan_choose_kernels(lamina_plan *plan) {
   return LAMINA_OK;
 }
 
+/* Whether a pattern in which '*' stands for any characters, and every other one for itself, is the whole name. */
+static bool matches(const char *pattern, const char *name) {
+  const char *star = NULL, *retry = NULL;
+  while (*name) {
+    if (*pattern == '*') {
+      star = ++pattern;
+      retry = name;
+    } else if (*pattern == *name) {
+      pattern++;
+      name++;
+    } else if (star) {
+      pattern = star;
+      name = ++retry;
+    } else {
+      return false;
+    }
+  }
+  while (*pattern == '*') pattern++;
+  return !*pattern;
+}
+
 /* Whether `name` matches one of the comma-separated patterns. */
 static bool is_frozen(const char *patterns, const char *name) {
   char pattern[256];
   while (patterns && lamina_next_name(&patterns, pattern, sizeof pattern) == 1)
-    if (fnmatch(pattern, name, 0) == 0) return true;
+    if (matches(pattern, name)) return true;
   return false;
 }
 
@@ -83,12 +110,27 @@ static lamina_status check_freeze(const lamina_plan *plan) {
     bool used = false;
     for (int n = 0; n < plan->node_count; n++)
       for (int i = 0; i < plan->nodes[n].source->n_params; i++)
-        used |= plan->nodes[n].source->params[i] && fnmatch(pattern, plan->nodes[n].source->params[i]->name, 0) == 0;
+        used |= plan->nodes[n].source->params[i] && matches(pattern, plan->nodes[n].source->params[i]->name);
     if (!used)
       return lamina_fail(plan->context, LAMINA_NOT_FOUND, "plan: freeze: no parameter matches '%s'", pattern);
   }
   return next < 0 ? lamina_fail(plan->context, LAMINA_INVALID_ARGUMENT, "plan: freeze: a pattern is empty or too long")
                   : LAMINA_OK;
+}
+
+/* Which inputs and parameters of a node get a gradient, given which of its inputs need one. */
+static void need_gradients_of(const lamina_plan *plan, plan_node *node) {
+  bool differentiable = false;
+  for (int i = 0; i < node->n_outputs; i++) differentiable |= plan->values[node->outputs[i]].shape.dtype == LAMINA_F32;
+  if (!differentiable) return;
+  for (int i = 0; i < node->n_inputs; i++)
+    if (plan->values[node->inputs[i]].needs_gradient &&
+        !(lamina_input_port(node->source->layer, i)->flags & LAMINA_PORT_NO_GRADIENT))
+      node->need_inputs |= 1ull << i;
+  for (int i = 0; i < node->source->n_params; i++)
+    if (node->source->params[i] && node->source->params[i]->trainable &&
+        !is_frozen(plan->options.freeze, node->source->params[i]->name))
+      node->need_params |= 1ull << i;
 }
 
 lamina_status lamina_plan_need_gradients(lamina_plan *plan) {
@@ -100,16 +142,12 @@ lamina_status lamina_plan_need_gradients(lamina_plan *plan) {
                                      plan->values[v].shape.dtype == LAMINA_F32;
   for (int n = 0; n < plan->node_count; n++) {
     plan_node *node = &plan->nodes[n];
-    for (int i = 0; i < node->n_inputs; i++)
-      if (plan->values[node->inputs[i]].needs_gradient &&
-          !(lamina_input_port(node->source->layer, i)->flags & LAMINA_PORT_NO_GRADIENT))
-        node->need_inputs |= 1ull << i;
-    for (int i = 0; i < node->source->n_params; i++)
-      if (node->source->params[i] && node->source->params[i]->trainable &&
-          !is_frozen(plan->options.freeze, node->source->params[i]->name))
-        node->need_params |= 1ull << i;
+    need_gradients_of(plan, node);
     node->backward = node->need_inputs || node->need_params;
-    for (int i = 0; i < node->n_outputs; i++) plan->values[node->outputs[i]].needs_gradient = node->backward;
+    for (int i = 0; i < node->n_outputs; i++) {
+      plan_value *value = &plan->values[node->outputs[i]];
+      value->needs_gradient = node->backward && value->shape.dtype == LAMINA_F32;
+    }
   }
   return LAMINA_OK;
 }
@@ -137,8 +175,17 @@ static lamina_status compute_affine(const lamina_plan *plan, const plan_node *no
   return status;
 }
 
+/* What changes whenever the parameters, or the running statistics if they go into it, may have. */
+static uint64_t version_of(const lamina_plan *plan, const plan_node *node) {
+  const lamina_store *store = plan->graph->store;
+  bool reads_states = node->affine != NULL;
+  for (int i = 0; i < node->source->n_params; i++)
+    reads_states |= node->source->params[i] && !node->source->params[i]->trainable;
+  return atomic_load(&store->version) + (reads_states ? atomic_load(&store->states_version) : 0);
+}
+
 lamina_status lamina_plan_pack(lamina_plan *plan, plan_node *node) {
-  const uint64_t version = atomic_load(&plan->graph->store->version);
+  const uint64_t version = version_of(plan, node);
   if (!node->packed || !node->kernel->pack) return LAMINA_OK;
   lamina_status status = LAMINA_OK;
   pthread_mutex_lock(&plan->pack_lock);

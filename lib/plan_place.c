@@ -46,6 +46,13 @@ static void find_last_uses(const lamina_plan *plan, int *last) {
   }
 }
 
+/* Whether another input lies in the memory of input 0: the layer reads it after it has begun to write its output. */
+static bool is_read_again(const lamina_plan *plan, const plan_node *node) {
+  for (int i = 1; i < node->n_inputs; i++)
+    if (plan->values[node->inputs[i]].root == plan->values[node->inputs[0]].root) return true;
+  return false;
+}
+
 /* Joins outputs with the inputs whose memory they use; afterwards last[root] is the group's. */
 static void join_values(lamina_plan *plan, int *last) {
   for (int n = 0; n < plan->node_count; n++) {
@@ -56,11 +63,17 @@ static void join_values(lamina_plan *plan, int *last) {
     const bool ours = plan->values[root].producer >= 0;
     const bool in_place = (node->source->layer->flags & LAMINA_LAYER_IN_PLACE) && ours && last[root] <= n &&
                           y->shape.dtype == plan->values[node->inputs[0]].shape.dtype &&
-                          value_bytes(plan, node->outputs[0]) == value_bytes(plan, node->inputs[0]) && node->add < 0;
+                          value_bytes(plan, node->outputs[0]) == value_bytes(plan, node->inputs[0]) && node->add < 0 &&
+                          !is_read_again(plan, node);
     if (!node->is_view && !in_place) continue;
     y->root = root;
     extend(&last[root], last[node->outputs[0]]);
   }
+}
+
+/* What a value would take on its own; a sum that overflows is refused by the next buffer. */
+static void count_unplanned(lamina_plan *plan, size_t bytes) {
+  if (!lamina_add(plan->unplanned, bytes, &plan->unplanned)) plan->unplanned = SIZE_MAX;
 }
 
 static lamina_status add_buffer(lamina_plan *plan, size_t bytes, int first, int last, int *index) {
@@ -82,7 +95,7 @@ static lamina_status buffer_values(lamina_plan *plan, const int *last) {
       const int v = plan->nodes[n].outputs[i];
       const size_t bytes = value_bytes(plan, v);
       if (plan->values[v].root != v) {
-        plan->unplanned += bytes; /* what it would take on its own */
+        count_unplanned(plan, bytes);
         continue;
       }
       lamina_status status = add_buffer(plan, bytes, n, last[v], &plan->values[v].buffer);
@@ -109,7 +122,8 @@ static bool must_accumulate(const lamina_plan *plan, int n, int i) {
 
 static bool can_share_gradient(const lamina_plan *plan, int n) {
   const plan_node *node = &plan->nodes[n];
-  if (!(node->need_inputs & 1) || (node->accumulate_inputs & 1)) return false;
+  if (!(node->need_inputs & 1) || (node->accumulate_inputs & 1) || plan->values[node->outputs[0]].gradient_buffer < 0)
+    return false;
   for (int i = 1; i < node->n_inputs; i++)
     if (node->inputs[i] == node->inputs[0]) return false;
   return node->is_view || ((node->source->layer->flags & LAMINA_LAYER_BACKWARD_IN_PLACE) &&
@@ -122,8 +136,9 @@ static lamina_status buffer_gradients(lamina_plan *plan) {
     plan_value *value = &plan->values[v];
     if (!value->needs_gradient || (!value->is_output && value->first_writer >= 0) || value->producer < 0) continue;
     /* Seeded before the backward pass begins, or zeroed because nothing writes it. */
-    lamina_status status = add_buffer(plan, value_bytes(plan, v), value->is_output ? plan->node_count : backward_time(plan, value->producer),
-                                      backward_time(plan, value->producer), &value->gradient_buffer);
+    const int last = backward_time(plan, value->producer);
+    lamina_status status = add_buffer(plan, value_bytes(plan, v), value->is_output ? plan->node_count : last, last,
+                                      &value->gradient_buffer);
     if (status) return status;
   }
   for (int n = plan->node_count - 1; n >= 0; n--) {
@@ -138,7 +153,7 @@ static lamina_status buffer_gradients(lamina_plan *plan) {
       if (value->gradient_buffer < 0 && i == 0 && node->gradient_is_shared) {
         value->gradient_buffer = plan->values[node->outputs[0]].gradient_buffer;
         extend(&plan->buffers[value->gradient_buffer].last, last);
-        plan->unplanned += value_bytes(plan, node->inputs[0]);
+        count_unplanned(plan, value_bytes(plan, node->inputs[0]));
       } else if (value->gradient_buffer < 0) {
         status = add_buffer(plan, value_bytes(plan, node->inputs[i]), backward_time(plan, n), last, &value->gradient_buffer);
       }

@@ -35,6 +35,19 @@ static lamina_status check_ports(const lamina_context *context, const lamina_lay
   return LAMINA_OK;
 }
 
+static lamina_status check_attributes(const lamina_context *context, const lamina_layer *layer) {
+  int count = 0;
+  for (const lamina_attr *const *a = layer->attrs; a && *a; a++, count++)
+    if (!(*a)->name || (*a)->count < 0 || (*a)->count > LAMINA_ATTR_MAX_INTS)
+      return lamina_fail(context, LAMINA_PLUGIN_ERROR,
+                         "layer '%s': attribute number %d has no name, or a count beyond 0 to %d", layer->name, count,
+                         LAMINA_ATTR_MAX_INTS);
+  if (count > 64) /* graph_add keeps a bit for each */
+    return lamina_fail(context, LAMINA_PLUGIN_ERROR, "layer '%s': it declares %d attributes; 64 are the most",
+                       layer->name, count);
+  return LAMINA_OK;
+}
+
 static lamina_status check_layer(const lamina_context *context, const lamina_layer *layer) {
   if (!layer->name || !*layer->name || !layer->infer || !layer->kernels || !layer->kernels[0])
     return lamina_fail(context, LAMINA_PLUGIN_ERROR, "layer '%s': name, infer and at least one kernel are required",
@@ -42,12 +55,8 @@ static lamina_status check_layer(const lamina_context *context, const lamina_lay
   for (const lamina_kernel *const *k = layer->kernels; *k; k++)
     if (!(*k)->name || !(*k)->forward)
       return lamina_fail(context, LAMINA_PLUGIN_ERROR, "layer '%s': a kernel lacks its name or its forward", layer->name);
-  int attributes = 0; /* graph_add keeps a bit for each */
-  while (layer->attrs && layer->attrs[attributes]) attributes++;
-  if (attributes > 64)
-    return lamina_fail(context, LAMINA_PLUGIN_ERROR, "layer '%s': it declares %d attributes; 64 are the most", layer->name,
-                       attributes);
-  return check_ports(context, layer);
+  lamina_status status = check_attributes(context, layer);
+  return status ? status : check_ports(context, layer);
 }
 
 lamina_status lamina_registry_add(lamina_context *context, const lamina_layer *layer, const char *provider) {
@@ -108,7 +117,13 @@ void lamina_registry_destroy(lamina_context *context) {
   context->registry = NULL;
 }
 
-int lamina_layer_count(const lamina_context *context) { return context ? (int)context->registry->count : 0; }
+int lamina_layer_count(const lamina_context *context) {
+  if (!context) return 0;
+  pthread_mutex_lock(&context->registry->lock);
+  const int count = (int)context->registry->count;
+  pthread_mutex_unlock(&context->registry->lock);
+  return count;
+}
 
 const lamina_layer *lamina_layer_at(const lamina_context *context, int index) {
   if (!context || index < 0) return NULL;

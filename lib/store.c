@@ -11,6 +11,8 @@ lamina_store *lamina_store_create(lamina_context *context) {
   if (!store) return NULL;
   atomic_init(&store->references, 1);
   atomic_init(&store->version, 1);
+  atomic_init(&store->states_version, 0);
+  pthread_mutex_init(&store->write_lock, NULL);
   store->context = context;
   lamina_context_retain(context);
   return store;
@@ -33,6 +35,7 @@ void lamina_store_release(lamina_store *store) {
   lamina_context *context = store->context;
   for (size_t i = 0; i < store->count; i++) destroy_entry(context, store->entries[i]);
   lamina_free(context, store->entries);
+  pthread_mutex_destroy(&store->write_lock);
   lamina_free(context, store);
   lamina_context_release(context);
 }
@@ -105,12 +108,24 @@ lamina_status lamina_store_slot(lamina_store *store, lamina_entry *entry, int in
   return entry->slot[index] ? LAMINA_OK : lamina_fail_memory(store->context, bytes);
 }
 
-lamina_status lamina_store_initialize(lamina_store *store, lamina_entry *entry, uint64_t seed) {
+static lamina_status initialize(const lamina_store *store, lamina_entry *entry, uint64_t seed) {
   const uint64_t stream = lamina_random_stream(seed, lamina_random_key(entry->name));
   lamina_status status = lamina_initializer_run(store->context, entry->initializer, entry->fan_in, entry->fan_out, stream,
                                                 &entry->tensor);
   if (status) return lamina_fail_prefix(store->context, status, "%s", entry->name);
   entry->written = 1;
-  atomic_fetch_add(&store->version, 1);
   return LAMINA_OK;
+}
+
+lamina_status lamina_store_initialize(lamina_store *store, lamina_entry *entry, uint64_t seed) {
+  lamina_status status = initialize(store, entry, seed);
+  atomic_fetch_add(&store->version, 1);
+  return status;
+}
+
+lamina_status lamina_store_ensure_written(lamina_store *store, lamina_entry *entry) {
+  pthread_mutex_lock(&store->write_lock);
+  lamina_status status = entry->written ? LAMINA_OK : initialize(store, entry, 0);
+  pthread_mutex_unlock(&store->write_lock);
+  return status;
 }

@@ -13,6 +13,7 @@ typedef struct lamina_entry {
   char *initializer;
   int64_t fan_in, fan_out; /* of the node's weight */
   float *slot[2];          /* optimizer state, as large as the tensor, or NULL: SGD momentum; Adam m and v */
+  int64_t steps;           /* that the slots hold: others may have been stepped more often */
 } lamina_entry;
 
 typedef struct lamina_store {
@@ -21,7 +22,9 @@ typedef struct lamina_store {
   lamina_entry **entries; /* in the order in which they were added */
   size_t count, capacity;
   _Atomic uint64_t version;        /* grows whenever a parameter changes: packed copies compare it */
-  int64_t step;                    /* optimizer steps taken */
+  _Atomic uint64_t states_version; /* the same of states, which forward in TRAIN changes */
+  pthread_mutex_t write_lock;      /* of values that plans write when nobody has */
+  int64_t step;                    /* optimizer steps taken, of any of the parameters */
   lamina_optimizer_type optimizer; /* whose state is in the slots, once step > 0 */
 } lamina_store;
 
@@ -37,5 +40,7 @@ void lamina_store_truncate(lamina_store *store, size_t kept);
 /* Makes sure that slot `index` exists (zeroed when new). */
 lamina_status lamina_store_slot(lamina_store *store, lamina_entry *entry, int index);
 lamina_status lamina_store_initialize(lamina_store *store, lamina_entry *entry, uint64_t seed);
+/* Gives what was never written its initial value with seed 0. Nothing can have packed it, so that the version stays. */
+lamina_status lamina_store_ensure_written(lamina_store *store, lamina_entry *entry);
 
 #endif

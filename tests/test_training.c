@@ -131,6 +131,75 @@ START_TEST(bad_optimizers_are_refused) {
 }
 END_TEST
 
+/* One weight in each of two networks of a store, as those of a GAN: whatever is stepped more often, Adam's first step
+   is lr long and SGD's momentum begins with the gradient itself. */
+START_TEST(each_parameter_counts_its_own_steps) {
+  const int64_t dim[2] = {1, 1};
+  float one = 1;
+  const lamina_tensor tensor = lamina_tensor_of(&one, LAMINA_F32, 2, dim);
+  lamina_optimizer optimizer = lamina_optimizer_defaults((lamina_optimizer_type)_i);
+  optimizer.momentum = 0.9;
+  optimizer.dampening = 0.5;
+  optimizer.weight_decay = 0;
+  lamina_context *context = net_context(1);
+  lamina_graph *graph[2] = {NULL, NULL};
+  lamina_exec *exec[2];
+  lamina_parameter weight[2];
+  for (int g = 0; g < 2; g++) {
+    lamina_plan *plan;
+    const char *name = g ? "second" : "first";
+    NET_OK(context, lamina_graph_create(context, graph[0], &graph[g]));
+    NET_OK(context, lamina_graph_input(graph[g], "x", LAMINA_F32, 1, dim));
+    NET_OK(context, lamina_graph_add(graph[g], "linear", name, "x", "out_features=1 bias=false init.weight=zeros"));
+    NET_OK(context,
+           lamina_plan_create(
+               graph[g], &(lamina_plan_options){.size = sizeof(lamina_plan_options), .mode = LAMINA_TRAIN}, &plan));
+    NET_OK(context, lamina_exec_create(plan, &exec[g]));
+    NET_OK(context, lamina_exec_set_input(exec[g], "x", &tensor));
+    NET_OK(context, lamina_exec_set_output_gradient(exec[g], name, &tensor));
+    weight[g].size = sizeof weight[g];
+    NET_OK(context, lamina_graph_parameter_at(graph[g], 0, &weight[g]));
+    lamina_plan_destroy(plan);
+  }
+  for (int step = 0; step < 6; step++) {
+    const int g = step == 5; /* five steps of the first, then one of the second */
+    NET_OK(context, lamina_exec_forward(exec[g]));
+    NET_OK(context, lamina_exec_backward(exec[g]));
+    NET_OK(context, lamina_exec_step(exec[g], &optimizer));
+  }
+  ck_assert_float_eq_tol(*(float *)weight[1].tensor.data, (float)-optimizer.lr, 1e-6f);
+  for (int g = 0; g < 2; g++) {
+    lamina_exec_destroy(exec[g]);
+    lamina_graph_destroy(graph[g]);
+  }
+  lamina_context_destroy(context);
+}
+END_TEST
+
+/* What lies behind the size that the caller gave is not the library's to read. */
+START_TEST(a_shorter_optimizer_is_not_read_beyond_its_size) {
+  const lamina_optimizer optimizer = {.size = offsetof(lamina_optimizer, beta1), .lr = 0.1};
+  const lamina_schedule cosine = {.size = offsetof(lamina_schedule, epochs), .type = LAMINA_SCHEDULE_COSINE, .lr = 0.5};
+  test_random random = test_random_for("shorter optimizer");
+  lamina_context *context = net_context(1);
+  void *shorter = malloc(optimizer.size), *schedule = malloc(cosine.size);
+  net n;
+  net_open(&n, context, &line, (lamina_plan_options){.mode = LAMINA_TRAIN}, &random);
+  NET_OK(context, lamina_exec_forward(n.exec));
+  NET_OK(context, lamina_exec_backward(n.exec));
+  memcpy(shorter, &optimizer, optimizer.size);
+  NET_OK(context, lamina_exec_step(n.exec, shorter));
+  memcpy(shorter, &(size_t){sizeof(size_t)}, sizeof(size_t));
+  ck_assert_int_eq(lamina_exec_step(n.exec, shorter), LAMINA_INVALID_ARGUMENT);
+  memcpy(schedule, &cosine, cosine.size);
+  ck_assert_double_eq(lamina_schedule_rate(schedule, 3), 0.5);
+  free(schedule);
+  free(shorter);
+  net_close(&n);
+  lamina_context_destroy(context);
+}
+END_TEST
+
 START_TEST(schedules_follow_their_formulas) {
   const lamina_schedule constant = {.size = sizeof constant, .type = LAMINA_SCHEDULE_CONSTANT, .lr = 0.3, .epochs = 10};
   const lamina_schedule step = {
@@ -157,6 +226,8 @@ int main(void) {
   tcase_add_loop_test(cases, an_optimizer_follows_its_formula, 0, (int)(sizeof optimizers / sizeof *optimizers));
   tcase_add_test(cases, defaults_are_pytorchs);
   tcase_add_test(cases, bad_optimizers_are_refused);
+  tcase_add_loop_test(cases, each_parameter_counts_its_own_steps, LAMINA_SGD, LAMINA_ADAMW + 1);
+  tcase_add_test(cases, a_shorter_optimizer_is_not_read_beyond_its_size);
   tcase_add_test(cases, schedules_follow_their_formulas);
   suite_add_tcase(suite, cases);
   SRunner *runner = srunner_create(suite);

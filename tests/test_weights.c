@@ -52,6 +52,7 @@ static void fill_slots(lamina_graph *graph, lamina_optimizer_type type, int slot
       io_expect_ok(lamina_store_slot(store, store->entries[i], s));
       for (int64_t k = 0; k < lamina_tensor_count(&store->entries[i]->tensor); k++)
         store->entries[i]->slot[s][k] = (float)(i * 100 + (size_t)s * 10 + (size_t)k);
+      store->entries[i]->steps = 77;
     }
   store->optimizer = type;
   store->step = 77;
@@ -233,6 +234,43 @@ START_TEST(damaged_optimizer_state_is_refused) {
 }
 END_TEST
 
+/* Two networks of one store, or what was frozen for a while: not every parameter was stepped as often. */
+START_TEST(each_parameter_keeps_its_own_steps) {
+  lamina_graph *a = network(1), *b = network(2);
+  const int64_t two[] = {2};
+  int64_t many[2] = {1, 2}, negative = -1;
+  fill_slots(a, LAMINA_ADAM, 2);
+  entry(a, "fc.weight")->steps = 5;
+  io_expect_ok(lamina_graph_save_weights(a, io_path("w"), LAMINA_WEIGHTS_TRAINING, NULL));
+  io_expect_ok(lamina_graph_load_weights(b, io_path("w"), LAMINA_WEIGHTS_TRAINING));
+  ck_assert_int_eq(entry(b, "fc.weight")->steps, 5);
+  ck_assert_int_eq(entry(b, "fc.bias")->steps, 77);
+  io_expect_ok(lamina_graph_load_weights(b, io_path("w"), 0));
+
+  const lamina_tensor wrong[] = {lamina_tensor_of(many, LAMINA_I64, 1, two),
+                                 lamina_tensor_of(&negative, LAMINA_I64, 0, NULL)};
+  const lamina_status statuses[] = {LAMINA_SHAPE_MISMATCH, LAMINA_BAD_FILE};
+  const lamina_metadata metadata[] = {{"optimizer", "sgd"}, {"step", "7"}, {NULL, NULL}};
+  float momentum[5] = {0};
+  for (int i = 0; i < 2; i++) {
+    lamina_named_tensor tensors[16];
+    size_t count = 0;
+    const lamina_store *store = lamina_graph_store(a);
+    for (size_t k = 0; k < store->count; k++)
+      tensors[count++] = (lamina_named_tensor){store->entries[k]->name, store->entries[k]->tensor};
+    tensors[count++] = (lamina_named_tensor){"optimizer.momentum.fc.bias", entry(a, "fc.bias")->tensor};
+    tensors[count - 1].tensor.data = momentum;
+    tensors[count++] = (lamina_named_tensor){"optimizer.step.fc.bias", wrong[i]};
+    io_expect_ok(lamina_safetensors_write(context, io_path("w"), tensors, count, metadata));
+    io_expect_failure(lamina_graph_load_weights(b, io_path("w"), LAMINA_WEIGHTS_TRAINING), statuses[i],
+                      "optimizer.step.fc.bias", "");
+    ck_assert_int_eq(entry(b, "fc.bias")->steps, 77);
+  }
+  lamina_graph_destroy(a);
+  lamina_graph_destroy(b);
+}
+END_TEST
+
 START_TEST(metadata_given_twice_is_refused) {
   const lamina_metadata metadata[] = {{"step", "3"}, {NULL, NULL}};
   lamina_graph *a = network(1);
@@ -253,6 +291,7 @@ int main(void) {
   tcase_add_test(test, a_checkpoint_of_another_model_changes_nothing);
   tcase_add_test(test, a_counter_may_have_other_forms_or_be_missing);
   tcase_add_test(test, damaged_optimizer_state_is_refused);
+  tcase_add_test(test, each_parameter_keeps_its_own_steps);
   tcase_add_test(test, metadata_given_twice_is_refused);
   suite_add_tcase(suite, test);
   return io_run(suite);

@@ -17,7 +17,9 @@
  * Memory layout is channels last: (N, H, W, C), (N, C). Parameters have PyTorch's names, shapes and layouts.
  *
  * Threads: a context and its plans may be used from several threads at once; a graph must not be changed while it is
- * used elsewhere; an exec belongs to one thread at a time.
+ * used elsewhere; an exec belongs to one thread at a time. Parameters and states belong to all that share them: while a
+ * step, a load, an initialisation or a forward in TRAIN that updates running statistics changes them, no other thread may
+ * run anything of the same store.
  */
 #ifndef LAMINA_LAMINA_H
 #define LAMINA_LAMINA_H
@@ -123,7 +125,8 @@ LAMINA_API lamina_status lamina_graph_input(lamina_graph *graph, const char *nam
  */
 LAMINA_API lamina_status lamina_graph_add(lamina_graph *graph, const char *type, const char *name, const char *inputs,
                                           const char *attributes);
-/** Marks a value as an output of the graph. With none marked, every value that nothing consumes is one. */
+/** Marks a layer's value as an output of the graph. With none marked, every layer's first one that nothing consumes is an
+    output. */
 LAMINA_API lamina_status lamina_graph_output(lamina_graph *graph, const char *name);
 
 /** Shape of a value for one sample (dim[0] of the tensor is the batch, given as 1), and its dtype; data is NULL. */
@@ -237,18 +240,20 @@ LAMINA_API int64_t lamina_tensor_count(const lamina_tensor *tensor);
 LAMINA_API void lamina_exec_seed(lamina_exec *exec, uint64_t seed, uint64_t run);
 /** Runs the network. Every input must have been set. */
 LAMINA_API lamina_status lamina_exec_forward(lamina_exec *exec);
-/** A view of an output after forward, in memory of the exec: valid until the next forward. */
+/** A view of an output after forward, in memory of the exec (or of the input, where the output is nothing but a view of it):
+    valid until the next forward. */
 LAMINA_API lamina_status lamina_exec_output(lamina_exec *exec, const char *name, lamina_tensor *tensor);
 /** TRAIN: sets the gradient of an output (copied). A loss's is 1 and any other's 0 if this is never called. */
 LAMINA_API lamina_status lamina_exec_set_output_gradient(lamina_exec *exec, const char *name, const lamina_tensor *tensor);
-/** TRAIN: computes gradients of all parameters (and inputs, if planned). Gradients are overwritten. */
+/** TRAIN: computes gradients of all parameters (and inputs, if planned), once for each forward. Gradients are overwritten. */
 LAMINA_API lamina_status lamina_exec_backward(lamina_exec *exec);
 /** A view of a gradient after backward: of a parameter (PyTorch's shape) or of an input. */
 LAMINA_API lamina_status lamina_exec_gradient(lamina_exec *exec, const char *name, lamina_tensor *tensor);
 
 typedef enum lamina_optimizer_type { LAMINA_SGD = 0, LAMINA_ADAM, LAMINA_ADAMW } lamina_optimizer_type;
 
-/** PyTorch's optimizers, with PyTorch's meaning of each field. Zero-initialise and set `size`; see lamina_optimizer_defaults. */
+/** PyTorch's optimizers, with PyTorch's meaning of each field. Zero-initialise and set `size`; see lamina_optimizer_defaults.
+    Each parameter counts its own steps. */
 typedef struct lamina_optimizer {
   size_t size;
   lamina_optimizer_type type;

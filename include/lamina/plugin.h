@@ -152,7 +152,7 @@ typedef struct lamina_node {
   lamina_tensor *inputs, *outputs; /**< data is NULL until forward */
   lamina_tensor *params;           /**< parameters and states in declared order; rank -1: the port is absent (no bias) */
 
-  lamina_tensor *d_outputs; /**< backward: incoming gradients */
+  lamina_tensor *d_outputs; /**< backward: incoming gradients; data is NULL for outputs that are not f32 */
   lamina_tensor *d_inputs;  /**< backward: to be written where `need_inputs` has the bit */
   lamina_tensor *d_params;  /**< backward: to be written where `need_params` has the bit */
   uint64_t need_inputs, need_params;
@@ -192,7 +192,7 @@ typedef struct lamina_kernel {
 } lamina_kernel;
 
 enum {
-  LAMINA_LAYER_IN_PLACE = 1 << 0,          /**< output 0 may share memory with input 0 (same shape) */
+  LAMINA_LAYER_IN_PLACE = 1 << 0,          /**< output 0 may share memory with input 0 (same shape), not with another */
   LAMINA_LAYER_BACKWARD_IN_PLACE = 1 << 1, /**< the gradient of input 0 may share memory with that of output 0 */
   LAMINA_LAYER_ACCUMULATES = 1 << 2,       /**< honours accumulate_inputs; without it the host adds for the layer */
   LAMINA_LAYER_LOSS = 1 << 3               /**< output 0 is a scalar that is minimised: its gradient starts as 1 */

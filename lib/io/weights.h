@@ -14,7 +14,10 @@ lamina_status lamina_weights_entries(lamina_graph *graph, lamina_entry ***entrie
 const char *lamina_optimizer_name(lamina_optimizer_type type);
 /* What state slot 0 or 1 is called in a file ("exp_avg"), or NULL if that optimizer has no such slot. */
 const char *lamina_slot_name(lamina_optimizer_type type, int slot);
+/* The steps that a parameter's slots hold, where they are not those of the file as a whole: "step", an i64 scalar. */
+#define LAMINA_STEPS_NAME "step"
+enum { LAMINA_MAX_STEPS_BITS = 53 };
 /* "optimizer.exp_avg.conv1.weight", for lamina_free; NULL without memory. */
-char *lamina_slot_tensor_name(const lamina_context *context, lamina_optimizer_type type, int slot, const char *name);
+char *lamina_state_tensor_name(const lamina_context *context, const char *state, const char *name);
 
 #endif

@@ -21,7 +21,7 @@ typedef struct {
   lamina_entry **entries;
   size_t count;
   lamina_safetensors *file;
-  const lamina_stored_tensor **sources; /* of each entry: its tensor and its two slots, or NULL */
+  const lamina_stored_tensor **sources; /* of each entry: its tensor, its two slots and their steps, or NULL */
   float **slots;                        /* new memory for slots that the store does not have yet */
   unsigned char *used;                  /* per tensor of the file */
   lamina_optimizer_type optimizer;
@@ -29,7 +29,7 @@ typedef struct {
   name_list missing, unknown, misshaped, mistyped;
 } loading;
 
-enum { PER_ENTRY = 3 };
+enum { PER_ENTRY = 4 };
 
 static void add_name(name_list *list, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -103,12 +103,33 @@ static lamina_status match(loading *l, const char *name, const lamina_tensor *te
   return check_values(l, stored, tensor->dtype);
 }
 
+/* What the file says of one parameter's steps; those of the whole file where it says nothing. */
+static int64_t steps_of(const loading *l, const lamina_stored_tensor *source) {
+  int64_t steps = l->step;
+  if (source) lamina_stored_to_i64(source, &steps);
+  return steps;
+}
+
+static bool is_step_count(int64_t steps) { return steps >= 0 && steps >> LAMINA_MAX_STEPS_BITS == 0; }
+
+static lamina_status match_steps(loading *l, const lamina_entry *entry, const lamina_stored_tensor **source) {
+  const lamina_tensor scalar = {.dtype = LAMINA_I64};
+  char *name = lamina_state_tensor_name(l->context, LAMINA_STEPS_NAME, entry->name);
+  if (!name) return lamina_fail_memory(l->context, strlen(entry->name));
+  lamina_status status = match(l, name, &scalar, true, source);
+  lamina_free(l->context, name);
+  /* A number of another shape or type is in the report. */
+  if (status || !*source || l->misshaped.count || l->mistyped.count || is_step_count(steps_of(l, *source)))
+    return status;
+  return lamina_fail(l->context, LAMINA_BAD_FILE, "%s: '%.100s' is not a number of steps", l->path, (*source)->name);
+}
+
 /* Adam's two averages come together; SGD has a momentum buffer only if it runs with momentum. */
 static lamina_status match_slots(loading *l, size_t index) {
   lamina_entry *entry = l->entries[index];
   const lamina_stored_tensor **source = l->sources + PER_ENTRY * index + 1;
   for (int slot = 0; slot < 2 && entry->trainable && lamina_slot_name(l->optimizer, slot); slot++) {
-    char *name = lamina_slot_tensor_name(l->context, l->optimizer, slot, entry->name);
+    char *name = lamina_state_tensor_name(l->context, lamina_slot_name(l->optimizer, slot), entry->name);
     if (!name) return lamina_fail_memory(l->context, strlen(entry->name));
     lamina_status status = match(l, name, &entry->tensor, slot == 0 || !source[0], &source[slot]);
     lamina_free(l->context, name);
@@ -120,7 +141,7 @@ static lamina_status match_slots(loading *l, size_t index) {
     if (!memory) return lamina_fail_memory(l->context, bytes);
   }
   if (source[1] && !source[0]) add_name(&l->missing, "%s of %.100s", lamina_slot_name(l->optimizer, 0), entry->name);
-  return LAMINA_OK;
+  return source[0] ? match_steps(l, entry, &source[2]) : LAMINA_OK;
 }
 
 static lamina_status read_training(loading *l) {
@@ -139,7 +160,7 @@ static lamina_status read_training(loading *l) {
   char *end;
   errno = 0;
   long long value = strtoll(step, &end, 10);
-  if (*step < '0' || *step > '9' || *end || errno)
+  if (*step < '0' || *step > '9' || *end || errno || !is_step_count(value))
     return lamina_fail(l->context, LAMINA_BAD_FILE, "%s: step '%.40s' is not a number", l->path, step);
   l->optimizer = (lamina_optimizer_type)type;
   l->step = value;
@@ -198,6 +219,7 @@ static void copy_values(const lamina_stored_tensor *source, lamina_dtype dtype, 
 
 static void copy_slots(loading *l, size_t index) {
   lamina_entry *entry = l->entries[index];
+  entry->steps = steps_of(l, l->sources[PER_ENTRY * index + 3]);
   for (size_t slot = 0; slot < 2; slot++) {
     const lamina_stored_tensor *source = l->sources[PER_ENTRY * index + 1 + slot];
     if (!source) {

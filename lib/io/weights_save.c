@@ -23,8 +23,7 @@ const char *lamina_slot_name(lamina_optimizer_type type, int slot) {
   return slot == 0 ? "exp_avg" : "exp_avg_sq";
 }
 
-char *lamina_slot_tensor_name(const lamina_context *context, lamina_optimizer_type type, int slot, const char *name) {
-  const char *state = lamina_slot_name(type, slot);
+char *lamina_state_tensor_name(const lamina_context *context, const char *state, const char *name) {
   size_t bytes = sizeof LAMINA_OPTIMIZER_PREFIX + strlen(state) + 1 + strlen(name);
   char *text = lamina_alloc(context, bytes);
   if (text) snprintf(text, bytes, LAMINA_OPTIMIZER_PREFIX "%s.%s", state, name);
@@ -57,29 +56,39 @@ typedef struct {
   char step[24];
 } checkpoint;
 
+static lamina_status add_state(checkpoint *c, const lamina_entry *entry, const char *state, lamina_tensor tensor) {
+  char *name = lamina_state_tensor_name(c->context, state, entry->name);
+  if (!name) return lamina_fail_memory(c->context, strlen(entry->name));
+  c->tensors[c->count++] = (lamina_named_tensor){.name = name, .tensor = tensor};
+  return LAMINA_OK;
+}
+
 static lamina_status add_slots(checkpoint *c) {
   const lamina_optimizer_type type = c->store->optimizer;
-  for (size_t i = 0; i < c->entry_count; i++)
-    for (int slot = 0; slot < 2; slot++) {
-      const lamina_entry *entry = c->entries[i];
-      if (!entry->slot[slot] || !lamina_slot_name(type, slot)) continue;
-      char *name = lamina_slot_tensor_name(c->context, type, slot, entry->name);
-      if (!name) return lamina_fail_memory(c->context, strlen(entry->name));
-      lamina_named_tensor *item = &c->tensors[c->count++];
-      item->name = name;
-      item->tensor = entry->tensor;
-      item->tensor.data = entry->slot[slot];
+  lamina_status status = LAMINA_OK;
+  for (size_t i = 0; i < c->entry_count; i++) {
+    lamina_entry *entry = c->entries[i];
+    for (int slot = 0; slot < 2 && !status; slot++) {
+      lamina_tensor tensor = entry->tensor;
+      tensor.data = entry->slot[slot];
+      if (tensor.data && lamina_slot_name(type, slot))
+        status = add_state(c, entry, lamina_slot_name(type, slot), tensor);
     }
+    if (!status && entry->slot[0] && entry->steps != c->store->step)
+      status = add_state(c, entry, LAMINA_STEPS_NAME, (lamina_tensor){.data = &entry->steps, .dtype = LAMINA_I64});
+    if (status) return status;
+  }
   return LAMINA_OK;
 }
 
 static lamina_status add_tensors(checkpoint *c, uint32_t flags) {
-  c->tensors = lamina_alloc(c->context, (3 * c->entry_count + 1) * sizeof *c->tensors);
-  if (!c->tensors) return lamina_fail_memory(c->context, (3 * c->entry_count + 1) * sizeof *c->tensors);
+  const size_t bytes = (4 * c->entry_count + 1) * sizeof *c->tensors; /* a parameter, two slots, its steps */
+  c->tensors = lamina_alloc(c->context, bytes);
+  if (!c->tensors) return lamina_fail_memory(c->context, bytes);
   for (size_t i = 0; i < c->entry_count; i++) {
     lamina_entry *entry = c->entries[i];
     /* What was never written has its initial value, as everywhere. */
-    lamina_status status = entry->written ? LAMINA_OK : lamina_store_initialize(c->store, entry, 0);
+    lamina_status status = lamina_store_ensure_written(c->store, entry);
     if (status != LAMINA_OK) return status;
     c->tensors[c->count++] = (lamina_named_tensor){.name = entry->name, .tensor = entry->tensor};
   }

@@ -20,7 +20,7 @@ lamina_optimizer lamina_optimizer_defaults(lamina_optimizer_type type) {
 }
 
 typedef struct chunk {
-  int64_t count;
+  int64_t count, number; /* number: of the step, from 1, as its parameter counts them */
   const float *gradient;
   float *weight, *slot[2];
 } chunk;
@@ -37,23 +37,28 @@ static void run_chunk(void *argument, int64_t index, int thread) {
   const step *s = argument;
   const chunk *c = &s->chunks[index];
   (void)thread;
-  if (s->type == LAMINA_SGD)
-    s->kernels->sgd(c->count, &s->sgd, c->gradient, c->slot[0], c->weight);
-  else
-    s->kernels->adam(c->count, &s->adam, c->gradient, c->slot[0], c->slot[1], c->weight);
+  if (s->type == LAMINA_SGD) {
+    lamina_sgd_step sgd = s->sgd;
+    sgd.first = c->number == 1;
+    s->kernels->sgd(c->count, &sgd, c->gradient, c->slot[0], c->weight);
+  } else {
+    lamina_adam_step adam = s->adam;
+    adam.bias1 = 1 - pow(adam.beta1, (double)c->number);
+    adam.sqrt_bias2 = sqrt(1 - pow(adam.beta2, (double)c->number));
+    s->kernels->adam(c->count, &adam, c->gradient, c->slot[0], c->slot[1], c->weight);
+  }
 }
 
 static lamina_status check(const lamina_exec *exec, const lamina_optimizer *o) {
   const lamina_context *context = exec->context;
-  if (!o || o->size < sizeof o->size)
-    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "step: the optimizer is NULL or its size is not set");
   if (!exec->backward_done)
     return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "step: it must follow a backward that succeeded");
   if ((unsigned)o->type > LAMINA_ADAMW) return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "step: unknown optimizer");
   if (!(o->lr >= 0) || !(o->weight_decay >= 0) || !isfinite(o->lr) || !isfinite(o->weight_decay))
     return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "step: lr %g and weight_decay %g must not be negative", o->lr,
                        o->weight_decay);
-  if (o->type == LAMINA_SGD && (!(o->momentum >= 0) || (o->nesterov && (o->momentum <= 0 || o->dampening != 0))))
+  if (o->type == LAMINA_SGD && (!(o->momentum >= 0) || !isfinite(o->momentum) || !isfinite(o->dampening) ||
+                                (o->nesterov && (o->momentum <= 0 || o->dampening != 0))))
     return lamina_fail(context, LAMINA_INVALID_ARGUMENT,
                        "step: momentum %g must not be negative, and Nesterov needs momentum and no dampening", o->momentum);
   if (o->type != LAMINA_SGD &&
@@ -66,7 +71,18 @@ static lamina_status check(const lamina_exec *exec, const lamina_optimizer *o) {
   return LAMINA_OK;
 }
 
-/* Counts the chunks, or fills them in when `chunks` is given. */
+/* Makes sure of the slots. A parameter whose state begins here begins to count here too, whatever others have done: one
+   that was frozen, or that belongs to another network of the same store. */
+static lamina_status prepare_slots(lamina_store *store, lamina_entry *entry, int slots) {
+  if (slots && !entry->slot[0]) entry->steps = 0;
+  for (int s = 0; s < slots; s++) {
+    lamina_status status = lamina_store_slot(store, entry, s);
+    if (status) return status;
+  }
+  return LAMINA_OK;
+}
+
+/* Counts the chunks, or fills them in when `chunks` is given, and then counts the step. */
 static lamina_status list_chunks(lamina_exec *exec, int slots, chunk *chunks, int64_t *count) {
   lamina_store *store = exec->plan->graph->store;
   *count = 0;
@@ -74,45 +90,45 @@ static lamina_status list_chunks(lamina_exec *exec, int slots, chunk *chunks, in
     for (int i = 0; i < exec->plan->nodes[n].source->n_params; i++) {
       lamina_entry *entry = exec->plan->nodes[n].source->params[i];
       if (!(exec->plan->nodes[n].need_params >> i & 1)) continue;
-      for (int s = 0; s < slots; s++) {
-        lamina_status status = lamina_store_slot(store, entry, s);
-        if (status) return status;
-      }
+      lamina_status status = prepare_slots(store, entry, slots);
+      if (status) return status;
+      entry->steps += chunks != NULL;
       const int64_t elements = lamina_tensor_count(&entry->tensor);
       const float *gradient = exec->gradients[(size_t)n * LAMINA_MAX_PORTS + (size_t)i];
       for (int64_t at = 0; at < elements; at += CHUNK, ++*count)
         if (chunks)
-          chunks[*count] = (chunk){.count = elements - at < CHUNK ? elements - at : CHUNK,
-                                   .gradient = gradient + at,
-                                   .weight = (float *)entry->tensor.data + at,
-                                   .slot = {slots > 0 ? entry->slot[0] + at : NULL, slots > 1 ? entry->slot[1] + at : NULL}};
+          chunks[*count] =
+              (chunk){.count = elements - at < CHUNK ? elements - at : CHUNK,
+                      .number = entry->steps,
+                      .gradient = gradient + at,
+                      .weight = (float *)entry->tensor.data + at,
+                      .slot = {slots > 0 ? entry->slot[0] + at : NULL, slots > 1 ? entry->slot[1] + at : NULL}};
     }
   return LAMINA_OK;
 }
 
-static void set_scalars(step *s, const lamina_optimizer *o, int64_t number) {
+static void set_scalars(step *s, const lamina_optimizer *o) {
   s->sgd = (lamina_sgd_step){.lr = o->lr,
                              .momentum = o->momentum,
                              .dampening = o->dampening,
                              .weight_decay = o->weight_decay,
-                             .nesterov = o->nesterov,
-                             .first = number == 1};
+                             .nesterov = o->nesterov};
   s->adam = (lamina_adam_step){.lr = o->lr,
                                .beta1 = o->beta1,
                                .beta2 = o->beta2,
                                .eps = o->eps,
                                .weight_decay = o->weight_decay,
-                               .decoupled = o->type == LAMINA_ADAMW,
-                               .bias1 = (1 - pow(o->beta1, (double)number)),
-                               .sqrt_bias2 = sqrt(1 - pow(o->beta2, (double)number))};
+                               .decoupled = o->type == LAMINA_ADAMW};
 }
 
 lamina_status lamina_exec_step(lamina_exec *exec, const lamina_optimizer *given) {
   if (!exec) return LAMINA_INVALID_ARGUMENT;
-  lamina_status status = check(exec, given);
-  if (status) return status;
   lamina_optimizer o = {0};
+  if (!given || given->size < offsetof(lamina_optimizer, weight_decay))
+    return lamina_fail(exec->context, LAMINA_INVALID_ARGUMENT, "step: the optimizer is NULL or its size is not set");
   memcpy(&o, given, given->size < sizeof o ? given->size : sizeof o);
+  lamina_status status = check(exec, &o);
+  if (status) return status;
   lamina_store *store = exec->plan->graph->store;
   const int slots = o.type != LAMINA_SGD ? 2 : o.momentum > 0 ? 1 : 0;
   int64_t count = 0;
@@ -121,7 +137,7 @@ lamina_status lamina_exec_step(lamina_exec *exec, const lamina_optimizer *given)
   step s = {.kernels = exec->context->kernels.optimizer, .type = o.type};
   s.chunks = lamina_alloc(exec->context, ((size_t)count + 1) * sizeof *s.chunks);
   if (!s.chunks) return lamina_fail_memory(exec->context, (size_t)count * sizeof *s.chunks);
-  set_scalars(&s, &o, store->step + 1);
+  set_scalars(&s, &o);
   status = list_chunks(exec, slots, s.chunks, &count);
   if (!status) {
     lamina_parallel(exec->context, count, run_chunk, &s);

@@ -84,7 +84,6 @@ static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
 static lamina_status affine(const lamina_node *node, float *scale, float *shift) {
   if (batch_norm_uses_batch(node)) return LAMINA_UNSUPPORTED;
   if (!scale) return LAMINA_OK; /* only asked whether it is so */
-  if (!scale) return LAMINA_OK;
   const float *weight = batch_norm_param(node, BATCH_NORM_WEIGHT), *bias = batch_norm_param(node, BATCH_NORM_BIAS);
   const float *mean = batch_norm_param(node, BATCH_NORM_MEAN), *var = batch_norm_param(node, BATCH_NORM_VAR);
   for (int64_t c = 0; c < node->params[BATCH_NORM_MEAN].dim[0]; c++) {
