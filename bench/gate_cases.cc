@@ -3,6 +3,8 @@
 
 #include "gate_library.h"
 
+#include <algorithm>
+
 namespace bench {
 
 const char *const kGateSuite = "gate";
@@ -66,6 +68,12 @@ const Suite &chosen_suite(const std::string &name) {
   throw GateError("there is no suite '" + name + "'; there are " + known);
 }
 
+/* The statistics of a batch need more than one value, whatever batch was asked for. */
+int64_t least_batch(Pass p, const Shape &s) {
+  const bool statistics = is_norm_forward(p) || is_norm_backward(p);
+  return p == Pass::NetTraining || (statistics && s.h * s.w == 1) ? 2 : 1;
+}
+
 } // namespace
 
 std::vector<Case> choose_cases(const CaseChoice &choice) {
@@ -77,7 +85,8 @@ std::vector<Case> choose_cases(const CaseChoice &choice) {
   } else {
     const Suite &suite = chosen_suite(choice.suite);
     for (Pass p : wanted)
-      for (const Shape &s : shapes_of(suite, p)) all.push_back({&suite, p, s, choice.batch, choice.threads});
+      for (const Shape &s : shapes_of(suite, p))
+        all.push_back({&suite, p, s, std::max(choice.batch, least_batch(p, s)), choice.threads});
   }
   for (const Case &c : all)
     if (c.name().find(choice.filter) != std::string::npos) kept.push_back(c);
