@@ -38,7 +38,8 @@ static lamina_status choose(lamina_plan *plan, plan_node *node, const lamina_nod
   if (!node->kernel)
     return lamina_fail(context, LAMINA_UNSUPPORTED, "node '%s': no kernel of layer '%s' can run it (%s)",
                        node->source->name, layer->name, node->rejected);
-  if (plan->options.strict && strcmp(node->kernel->name, "generic") == 0 && strcmp(context->cpu.isa, "generic") != 0)
+  if (plan->options.strict && !node->is_view && strcmp(node->kernel->name, "generic") == 0 &&
+      strcmp(context->cpu.isa, "generic") != 0)
     return lamina_fail(context, LAMINA_UNSUPPORTED, "node '%s': strict mode, and layer '%s' has only generic code for it (%s)",
                        node->source->name, layer->name, node->rejected ? node->rejected : "no other kernel");
   node->cost = (lamina_cost){.size = sizeof node->cost, .algorithm = node->kernel->name};

@@ -75,7 +75,7 @@ static const lamina_port port_y = {
     .size = sizeof(lamina_port), .name = "y", .kind = LAMINA_PORT_OUTPUT, .doc = "the shape of x"};
 static const lamina_port *const ports[] = {&port_x, &port_y, NULL};
 static const lamina_kernel kernel = {
-    .size = sizeof(lamina_kernel), .name = "portable", .plan = plan, .forward = forward, .backward = backward};
+    .size = sizeof(lamina_kernel), .name = "generic", .plan = plan, .forward = forward, .backward = backward};
 static const lamina_kernel *const kernels[] = {&kernel, NULL};
 
 const lamina_layer lamina_layer_dropout = {

@@ -91,7 +91,7 @@ static const lamina_port port_loss = {.size = sizeof(lamina_port),
 static const lamina_port *const ports[] = {&port_prediction, &port_target, &port_loss, NULL};
 static const lamina_attr *const attrs[] = {NULL};
 static const lamina_kernel kernel = {
-    .size = sizeof(lamina_kernel), .name = "portable", .plan = plan, .forward = forward, .backward = backward};
+    .size = sizeof(lamina_kernel), .name = "generic", .plan = plan, .forward = forward, .backward = backward};
 static const lamina_kernel *const kernels[] = {&kernel, NULL};
 
 const lamina_layer lamina_layer_mse_loss = {.size = sizeof(lamina_layer),

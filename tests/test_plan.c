@@ -278,6 +278,30 @@ START_TEST(statistics_of_a_training_forward_reach_inference_plans) {
 }
 END_TEST
 
+/* Dropout draws its numbers in plain C; at inference nothing of it runs. */
+START_TEST(strict_refuses_generic_code_on_a_better_instruction_set) {
+  const int64_t dim[1] = {4};
+  lamina_context_info info = {.size = sizeof info};
+  lamina_plan_options options = {.size = sizeof options, .strict = 1, .mode = LAMINA_INFER};
+  lamina_graph *graph = NULL;
+  lamina_plan *plan = NULL;
+  NET_OK(context, lamina_context_get_info(context, &info));
+  NET_OK(context, lamina_graph_create(context, NULL, &graph));
+  NET_OK(context, lamina_graph_input(graph, "x", LAMINA_F32, 1, dim));
+  NET_OK(context, lamina_graph_add(graph, "linear", "fc", "x", "out_features=4"));
+  NET_OK(context, lamina_graph_add(graph, "dropout", "drop", "fc", NULL));
+  NET_OK(context, lamina_plan_create(graph, &options, &plan));
+  lamina_plan_destroy(plan);
+  options.mode = LAMINA_TRAIN;
+  if (strcmp(info.isa, "generic") == 0)
+    NET_OK(context, lamina_plan_create(graph, &options, &plan));
+  else
+    EXPECT(lamina_plan_create(graph, &options, &plan), LAMINA_UNSUPPORTED, "drop|strict");
+  lamina_plan_destroy(plan);
+  lamina_graph_destroy(graph);
+}
+END_TEST
+
 START_TEST(a_star_alone_is_special_in_freeze) {
   const int64_t dim[1] = {4};
   lamina_graph *graph = NULL;
@@ -323,6 +347,7 @@ int main(void) {
   tcase_add_test(cases, an_input_cannot_be_an_output);
   tcase_add_test(cases, an_input_is_for_the_runs_to_come);
   tcase_add_test(cases, statistics_of_a_training_forward_reach_inference_plans);
+  tcase_add_test(cases, strict_refuses_generic_code_on_a_better_instruction_set);
   tcase_add_test(cases, a_star_alone_is_special_in_freeze);
   suite_add_tcase(suite, cases);
   SRunner *runner = srunner_create(suite);

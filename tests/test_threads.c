@@ -2,6 +2,7 @@
 /* Threads and contexts: the same bits for any number of threads, the caller's own pool, execs side by side, two
    instruction sets in one process. */
 #include "net_test.h"
+#include "registry.h"
 
 #include <pthread.h>
 
@@ -245,6 +246,59 @@ START_TEST(contexts_of_several_threads_do_not_disturb_each_other) {
 }
 END_TEST
 
+/* Nothing has been initialised: the plans do it, each of them. */
+static void *make_plans(void *graph) {
+  for (int64_t batch = 1; batch <= 3; batch++) {
+    const lamina_plan_options options = {.size = sizeof options, .batch = batch, .outputs = "fc2"};
+    lamina_plan *plan = NULL;
+    if (lamina_plan_create(graph, &options, &plan)) return graph;
+    lamina_plan_destroy(plan);
+  }
+  return NULL;
+}
+
+START_TEST(plans_of_one_graph_are_made_side_by_side) {
+  lamina_context *context = net_context(2);
+  lamina_graph *graph = NULL;
+  pthread_t threads[CALLERS];
+  void *failed = NULL;
+  net_build(context, &network, NULL, &graph);
+  for (int i = 0; i < CALLERS; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, make_plans, graph), 0);
+  for (int i = 0; i < CALLERS; i++) {
+    pthread_join(threads[i], &failed);
+    ck_assert_ptr_null(failed);
+  }
+  lamina_graph_destroy(graph);
+  lamina_context_destroy(context);
+}
+END_TEST
+
+static void *list_layers(void *context) {
+  for (int i = 0; i < 1000; i++)
+    if (!lamina_layer_at(context, lamina_layer_count(context) - 1)) return context;
+  return NULL;
+}
+
+START_TEST(layers_are_listed_while_others_are_added) {
+  enum { ADDED = 40 };
+  lamina_context *context = net_context(1);
+  lamina_layer layers[ADDED];
+  char names[ADDED][24];
+  pthread_t thread;
+  void *failed = NULL;
+  ck_assert_int_eq(pthread_create(&thread, NULL, list_layers, context), 0);
+  for (int i = 0; i < ADDED; i++) {
+    layers[i] = *lamina_layer_find(context, "relu", NULL);
+    snprintf(names[i], sizeof names[i], "layer%d", i);
+    layers[i].name = names[i];
+    NET_OK(context, lamina_registry_add(context, &layers[i], "test_threads"));
+  }
+  pthread_join(thread, &failed);
+  ck_assert_ptr_null(failed);
+  lamina_context_destroy(context);
+}
+END_TEST
+
 /* ---- instruction sets -------------------------------------------------------------------------------------------- */
 
 START_TEST(an_absent_isa_is_an_error) {
@@ -326,6 +380,8 @@ int main(void) {
   tcase_add_test(cases, the_callers_own_pool_gives_the_same_bits);
   tcase_add_loop_test(cases, execs_of_one_plan_run_side_by_side, 1, 4);
   tcase_add_test(cases, contexts_of_several_threads_do_not_disturb_each_other);
+  tcase_add_test(cases, plans_of_one_graph_are_made_side_by_side);
+  tcase_add_test(cases, layers_are_listed_while_others_are_added);
   tcase_add_test(cases, an_absent_isa_is_an_error);
   tcase_add_test(cases, two_isas_live_in_one_process);
   suite_add_tcase(suite, cases);

@@ -179,7 +179,7 @@ typedef struct lamina_cost {
 /** One implementation of a layer. The first of a layer's kernels that says it supports a node runs it. */
 typedef struct lamina_kernel {
   size_t size;
-  const char *name;
+  const char *name; /**< "generic" says that it is plain C on any ISA, which a plan in strict mode refuses elsewhere */
   const char *isa; /**< the ISA that it needs ("avx2", "avx512", "neon"), or NULL: any */
   /** Nonzero if it can run this node (shapes are known). NULL: always. */
   int (*supports)(const lamina_node *node);
