@@ -12,36 +12,11 @@
  *
  * Cost: 2 * pixels * taps * in * out flops; every unit reads and writes the partial gradient once.
  */
-#include "conv2d.h"
+#include "weights.h"
 
 #include <string.h>
 
-enum {
-  TASK_FLOPS = 16 << 20,
-  MAX_TASKS = 32,
-  MIN_TASKS = 8,
-  UNIT_PIXELS = 256,
-  MIN_UNITS = 4,      /* of a partial gradient, */
-  MIN_CHANNELS = 128, /* of a block, and */
-  MIN_PANELS = 4,     /* of a task, so that copies are read often */
-  MIN_REUSE = 16      /* tiles that read a panel of dy, for which it is worth copying */
-};
-
-typedef struct weights_job {
-  const conv_shape *s;
-  const lamina_gemm_kernels *gemm;
-  conv_image x, dy;
-  int64_t c0, c1, pixel; /* columns and pixel stride of the copy of x */
-  int compact;           /* 1x1: the copy holds the needed pixels alone */
-  int64_t images_unit, rows_unit, row_units, units;
-  int64_t channels; /* of a block */
-  int64_t channel_blocks, panels, panel_blocks, splits;
-  int64_t ld, partial_floats;            /* of one partial gradient */
-  int64_t own_floats, pack_floats;       /* of a thread: its part when there is no other, and scratch to unpack with */
-  int64_t pointers, x_floats, dy_floats; /* of a thread */
-  float *partials;
-  char *memory;
-} weights_job;
+enum { MIN_REUSE = 16 /* tiles that read a panel of dy, for which it is worth copying */ };
 
 typedef struct weights_task {
   const weights_job *job;
@@ -56,109 +31,6 @@ typedef struct weights_task {
   const float *ahead[2], *ahead_end[2]; /* what the next unit will read of x and dy, a line at a time */
   conv_window window;
 } weights_task;
-
-static int64_t thread_bytes(const weights_job *j) {
-  const int64_t floats = j->x_floats + j->dy_floats + j->own_floats + j->pack_floats;
-  return j->pointers * (int64_t)sizeof(float *) + floats * (int64_t)sizeof(float);
-}
-
-static int64_t unit_rows(const weights_job *j) {
-  const conv_axis_shape *h = &j->s->h;
-  return j->compact ? j->rows_unit : (j->rows_unit - 1) * h->stride + (h->kernel - 1) * h->dilation + 1;
-}
-
-static void cut_pixels(weights_job *j) {
-  const conv_shape *s = j->s;
-  const int64_t pixels = s->h.out * s->w.out;
-  j->images_unit = 1;
-  j->rows_unit = s->h.out;
-  if (pixels <= UNIT_PIXELS)
-    j->images_unit = layer_min(s->images, UNIT_PIXELS / pixels);
-  else
-    j->rows_unit = layer_min(layer_max(UNIT_PIXELS / s->w.out, 1), s->h.out);
-  j->row_units = layer_ceil_div(s->h.out, j->rows_unit);
-  j->rows_unit = layer_ceil_div(s->h.out, j->row_units);
-  j->row_units = layer_ceil_div(s->h.out, j->rows_unit);
-  j->images_unit = layer_ceil_div(s->images, layer_ceil_div(s->images, j->images_unit));
-  j->units = j->row_units * layer_ceil_div(s->images, j->images_unit);
-}
-
-/* Pieces of `size`, none smaller than `least`, that bring the tasks near to the wanted number, but not past it. */
-static int64_t pieces(int64_t wanted, int64_t tasks, int64_t size, int64_t least) {
-  return layer_max(layer_min(wanted / tasks, size / least), 1);
-}
-
-/* Blocks of channels whose part of x stays in half of L2. More tasks first by splitting the pixels, as long as the
-   partial gradients are small beside x and dy; then the channels; last the panels, each of which has to copy x again.
- */
-static void cut_weights(weights_job *j) {
-  const conv_shape *s = j->s;
-  const int64_t columns = j->compact ? s->w.out : j->c1 - j->c0, l2 = (int64_t)s->host->cpu->l2 / 4;
-  const int64_t pixels = j->images_unit * unit_rows(j) * columns, taps = s->h.kernel * s->w.kernel;
-  const int64_t most = layer_max(l2 / 2 / pixels / CONV_LINE * CONV_LINE, 4 * CONV_LINE);
-  j->channel_blocks = layer_ceil_div(s->in, most);
-  j->panels = layer_ceil_div(s->out, j->gemm->nr);
-  j->ld = j->panels * j->gemm->nr;
-  j->partial_floats = taps * s->in * j->ld;
-
-  const double flops =
-      2.0 * (double)(s->images * s->h.out * s->w.out) * (double)(taps * s->in) * (double)(s->groups * s->out);
-  const int64_t wanted =
-      flops >= (double)MAX_TASKS * TASK_FLOPS ? MAX_TASKS : layer_max((int64_t)(flops / TASK_FLOPS), 1);
-  const int64_t moved = s->images * s->groups * (s->h.in * s->w.in * s->in + s->h.out * s->w.out * s->out);
-  int64_t tasks = s->groups * j->channel_blocks;
-  j->splits =
-      layer_min(pieces(wanted, tasks, moved / 3, s->groups * j->partial_floats), layer_ceil_div(j->units, MIN_UNITS));
-  if (tasks * j->splits < wanted)
-    j->channel_blocks = layer_max(j->channel_blocks, pieces(wanted, s->groups * j->splits, s->in, MIN_CHANNELS));
-  j->channels = layer_min(round_up(layer_ceil_div(s->in, j->channel_blocks), CONV_LINE), s->in);
-  j->channel_blocks = layer_ceil_div(s->in, j->channels);
-  tasks = s->groups * j->channel_blocks * j->splits;
-  j->panel_blocks = pieces(wanted, tasks, j->panels, MIN_PANELS);
-  if (tasks * j->panel_blocks < layer_min(wanted, MIN_TASKS))
-    j->panel_blocks = pieces(layer_min(wanted, MIN_TASKS), tasks, j->panels, 1);
-}
-
-static weights_job describe(const conv_shape *s) {
-  weights_job j = {.s = s, .gemm = s->kernels->gemm};
-  j.x = lamina_conv_image(&s->node->inputs[0]);
-  if (s->node->d_outputs) j.dy = lamina_conv_image(&s->node->d_outputs[0]);
-  j.compact = s->h.kernel == 1 && s->w.kernel == 1;
-  j.c0 = -s->w.pad;
-  j.c1 = (s->w.out - 1) * s->w.stride - s->w.pad + (s->w.kernel - 1) * s->w.dilation + 1;
-  cut_pixels(&j);
-  cut_weights(&j);
-  j.pixel = j.channels;
-  if ((j.compact ? 1 : s->w.stride) * j.pixel % 1024 == 0)
-    j.pixel += CONV_LINE; /* lines 4 KiB apart share cache sets */
-  const int64_t columns = j.compact ? s->w.out : j.c1 - j.c0, rows = j.images_unit * j.rows_unit;
-  j.pointers = round_up(rows, CONV_LINE);
-  j.x_floats = round_up(j.images_unit * unit_rows(&j) * columns * j.pixel, CONV_LINE);
-  j.dy_floats = round_up(rows * s->w.out * j.gemm->nr, CONV_LINE);
-  j.pack_floats = lamina_conv_pack_scratch(s);
-  if (j.splits == 1)
-    j.own_floats = round_up(
-        s->h.kernel * s->w.kernel * j.channels * layer_ceil_div(j.panels, j.panel_blocks) * j.gemm->nr, CONV_LINE);
-  return j;
-}
-
-static int64_t partials_floats(const weights_job *j) {
-  if (j->splits == 1) return 0;
-  return round_up(j->s->groups * j->splits * j->partial_floats, CONV_LINE);
-}
-
-size_t lamina_conv_backward_weights_workspace(const conv_shape *s) {
-  const int64_t channels = s->groups * s->out, pixels = s->images * s->h.out * s->w.out;
-  const size_t bias = (size_t)lamina_column_sum_workspace(pixels, channels) * sizeof(float);
-  size_t bytes;
-  if (s->depthwise) {
-    bytes = lamina_conv_depthwise_workspace(s);
-  } else {
-    const weights_job j = describe(s);
-    bytes = (size_t)(partials_floats(&j) * (int64_t)sizeof(float) + thread_bytes(&j) * s->host->threads(s->host));
-  }
-  return bytes > bias ? bytes : bias;
-}
 
 /* The unit's part of x: copied with its padding, or in place. */
 static void open_unit(weights_task *task) {
@@ -350,7 +222,7 @@ static void unpack(const weights_job *j, const conv_partial *partial, int64_t gr
 static void run_task(void *arg, int64_t index, int thread) {
   const weights_job *j = arg;
   const conv_shape *s = j->s;
-  char *memory = j->memory + thread * thread_bytes(j);
+  char *memory = j->memory + thread * lamina_conv_weights_thread_bytes(j);
   weights_task task = {.job = j, .a = (const float **)(void *)memory};
   task.x_scratch = (float *)(void *)(memory + j->pointers * (int64_t)sizeof(float *));
   task.dy_scratch = task.x_scratch + j->x_floats;
@@ -398,7 +270,7 @@ static void finish_panel(void *arg, int64_t index, int thread) {
   const weights_job *j = arg;
   const int64_t panel = index % j->panels, group = index / j->panels;
   const float *from = j->partials + group * j->splits * j->partial_floats + panel * j->gemm->nr;
-  float *scratch = (float *)(void *)(j->memory + thread * thread_bytes(j));
+  float *scratch = (float *)(void *)(j->memory + thread * lamina_conv_weights_thread_bytes(j));
   unpack(j,
          &(conv_partial){
              .data = from, .channels = j->s->in, .ld = j->ld, .partials = j->splits, .stride = j->partial_floats},
@@ -406,9 +278,9 @@ static void finish_panel(void *arg, int64_t index, int thread) {
 }
 
 static void weight_gradient(const conv_shape *s) {
-  weights_job j = describe(s);
+  weights_job j = lamina_conv_weights_job(s);
   j.partials = s->node->workspace;
-  j.memory = (char *)(j.partials + partials_floats(&j));
+  j.memory = (char *)(j.partials + lamina_conv_weights_partials(&j));
   s->host->parallel(s->host, s->groups * j.splits * j.channel_blocks * j.panel_blocks, run_task, &j);
   if (j.splits > 1)
     layer_parallel(s->host, s->groups * j.panels, s->groups * j.splits * j.partial_floats, finish_panel, &j);
