@@ -66,7 +66,7 @@ if build build-gcc --buildtype=release -Dwerror=true; then note build-gcc 'no wa
 export CC=clang
 if build build-clang --buildtype=release -Dwerror=true; then
   note build-clang 'no warning'
-  run build-clang --suite fast --suite kernels --suite golden
+  run build-clang --suite kernels --suite golden --suite threads
   codegen build-clang
 fi
 unset CC
