@@ -21,9 +21,9 @@ static json_t *environment_json(const Environment &e) {
   json_object_set_new(o, "cpu", text(e.machine.cpu));
   json_object_set_new(o, "isa", text(e.machine.isa));
   json_object_set_new(o, "cores", json_integer(e.machine.cores));
-  json_object_set_new(o, "l1_bytes", real(e.machine.l1));
-  json_object_set_new(o, "l2_bytes", real(e.machine.l2));
-  json_object_set_new(o, "l3_bytes", real(e.machine.l3));
+  json_object_set_new(o, "l1_bytes", integer(static_cast<size_t>(e.machine.l1)));
+  json_object_set_new(o, "l2_bytes", integer(static_cast<size_t>(e.machine.l2)));
+  json_object_set_new(o, "l3_bytes", integer(static_cast<size_t>(e.machine.l3)));
   json_object_set_new(o, "kernel", text(e.kernel));
   json_object_set_new(o, "date", text(e.date));
   json_object_set_new(o, "threads", json_integer(e.threads));

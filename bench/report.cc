@@ -48,16 +48,16 @@ std::string draw(const std::string &script) {
   return start == std::string::npos ? "" : svg.substr(start);
 }
 
-/* A wide font, since a phone shows the plot at half its size. */
+/* Narrow, so that its letters stay readable on a phone. */
 std::string terminal(int height) {
-  return "set terminal svg size 760," + std::to_string(height) +
-         " dynamic noenhanced font 'sans-serif,20' background '#ffffff'\n";
+  return "set terminal svg size 460," + std::to_string(height) +
+         " dynamic noenhanced font 'sans-serif,15' background '#ffffff'\n";
 }
 
 std::string roofline(const std::vector<CaseResult> &results, const Options &o, const Environment &e) {
   std::ostringstream s;
   const char *const colours[] = {"#0060ad", "#2a9d4e", "#d1651f"}, *const marks[] = {"7", "7", "6"};
-  double low = 1, high = 10;
+  double low = 1, high = 10, least = e.peak_gflops / 10;
   std::ostringstream blocks, plots;
   std::vector<SideKind> modes = lamina_sides(o);
   for (size_t m = 0; m <= modes.size(); m++) {
@@ -68,18 +68,19 @@ std::string roofline(const std::vector<CaseResult> &results, const Options &o, c
       if (!side || r.flops <= 0 || r.bytes <= 0) continue;
       points << r.flops / r.bytes << " " << 1e-9 * r.flops / side->seconds << "\n";
       low = std::min(low, r.flops / r.bytes);
+      least = std::min(least, 1e-9 * r.flops / side->seconds);
       high = std::max(high, r.flops / r.bytes);
     }
     if (points.str().empty()) continue;
     const size_t style = lamina ? (modes[m] == SideKind::LaminaStrict ? 0 : 1) : 2;
     blocks << "$points" << m << " << EOD\n" << points.str() << "EOD\n";
-    plots << ", $points" << m << " using 1:2 with points pt " << marks[style] << " ps 0.8 lc rgb '" << colours[style]
+    plots << ", $points" << m << " using 1:2 with points pt " << marks[style] << " ps 0.5 lc rgb '" << colours[style]
           << "' title '" << (lamina ? side_name(modes[m]) : "oneDNN, its best") << "'";
   }
   if (plots.str().empty()) return "";
-  s << terminal(600) << blocks.str() << "set logscale xy\nset key bottom right\nset grid lc rgb '#dddddd'\n"
+  s << terminal(420) << blocks.str() << "set logscale xy\nset key top left font ',12' samplen 1.5\nset grid lc rgb '#dddddd'\n"
     << "set xlabel 'FLOP for each byte that must move'\nset ylabel 'GFLOP/s'\nset xrange [" << low / 2 << ":" << high * 2
-    << "]\nset yrange [*:" << e.peak_gflops * 2 << "]\npeak = " << e.peak_gflops << "\nroof(x, b) = b * x < peak ? b * x : peak\n"
+    << "]\nset yrange [" << least / 2 << ":" << e.peak_gflops * 6 << "]\npeak = " << e.peak_gflops << "\nroof(x, b) = b * x < peak ? b * x : peak\n"
     << "plot roof(x, " << e.memory_gb << ") lw 2 lc rgb '#444444' title 'memory " << format("%.0f", e.memory_gb)
     << " GB/s, peak " << format("%.0f", e.peak_gflops) << "', roof(x, " << e.l2_gb
     << ") lw 1 dt 2 lc rgb '#888888' title 'L2 " << format("%.0f", e.l2_gb) << " GB/s'" << plots.str() << "\n";
@@ -102,13 +103,13 @@ std::string bars(const Group &group, SideKind lamina) {
   }
   if (n == 0) return "";
   std::ostringstream s;
-  s << terminal(70 + 30 * n) << "$d << EOD\n" << data.str() << "EOD\nset yrange [" << n + 0.6 << ":0.4]\nset xrange [0:" << most
+  s << terminal(50 + 24 * n) << "$d << EOD\n" << data.str() << "EOD\nset yrange [" << n + 0.6 << ":0.4]\nset xrange [0:" << most
     << "]\nunset ytics\nunset key\nset border 1\nset xtics nomirror\nset lmargin 1\nset rmargin 2\nset tmargin 0.5\n"
     << "set arrow from 1,graph 0 to 1,graph 1 nohead lw 2 lc rgb '#444444' front\n"
     << "plot $d using (0):1:(0):2:($1-0.42):($1+0.42):5 with boxxyerror fs solid noborder lc rgb variable,"
     << " '' using 2:1:3:4 with xerrorbars pt 0 lw 2 lc rgb '#777777',"
-    << " '' using (" << 0.01 * most << "):1:6 with labels left font ',16',"
-    << " '' using (" << 0.99 * most << "):1:7 with labels right font ',16'\n";
+    << " '' using (" << 0.01 * most << "):1:6 with labels left font ',14',"
+    << " '' using (" << 0.99 * most << "):1:7 with labels right font ',14'\n";
   return draw(s.str());
 }
 
@@ -134,7 +135,7 @@ void detail_row(std::ostream &out, const CaseResult &r, SideKind lamina, const E
 
 const char *const kStyle =
     "<style>body{font:16px/1.45 sans-serif;max-width:780px;margin:0 auto;padding:12px;color:#222}"
-    "h1{font-size:1.4em}h2{font-size:1.15em;margin-top:1.6em}svg{width:100%;height:auto;display:block}"
+    "h1{font-size:1.4em}h2{font-size:1.15em;margin-top:1.6em}svg{width:100%;max-width:640px;height:auto;display:block}"
     "table{border-collapse:collapse;font-size:14px;white-space:nowrap}td,th{padding:3px 8px;border-bottom:1px solid #ddd;"
     "text-align:right}td:first-child,th:first-child,td:last-child{text-align:left}.wide{overflow-x:auto}</style>\n";
 
@@ -158,7 +159,7 @@ void write_report(const std::string &path, const std::vector<CaseResult> &result
     copies[name].push_back(r);
   }
   out << "<p>A ratio is oneDNN's best time over Lamina's: above 1, Lamina is faster.</p>\n<div class=\"wide\"><table>"
-      << "<tr><th>cases</th><th>mode</th><th>geometric mean</th><th>time-weighted</th><th>worst</th><th>below 1.0</th></tr>\n";
+      << "<tr><th>cases</th><th>mode</th><th>geo. mean</th><th>weighted</th><th>worst</th><th>below 1.0</th></tr>\n";
   for (SideKind lamina : lamina_sides(o)) {
     for (const auto &[name, group] : copies) summary_row(out, name, summarize(group, lamina, e));
     if (copies.size() > 1) summary_row(out, "all", summarize(results, lamina, e));

@@ -37,7 +37,7 @@ Handle<lamina_context> create_context(const std::string &isa, int threads, bool 
   o.error_size = sizeof error;
   lamina_context *context = nullptr;
   const lamina_status status = lamina_context_create(&o, &context);
-  if (status == LAMINA_UNSUPPORTED) throw Unsupported(error);
+  if (status == LAMINA_UNSUPPORTED || status == LAMINA_INVALID_ARGUMENT) throw Unsupported(error);
   if (status) throw std::runtime_error(error);
   return Handle<lamina_context>(context);
 }

@@ -98,7 +98,14 @@ void print_case(const CaseResult &r, const Options &o, const Environment &e) {
     else
       std::printf(" | %5.2f [%4.2f-%4.2f]", c.ratio, c.interval.low, c.interval.high);
     const double gflops = 1e-9 * r.flops / s->seconds, gb = 1e-9 * r.bytes / s->seconds;
-    std::printf(" %8.1f %5.1f %5.0f", gflops, 100 * gflops / e.peak_gflops, 100 * gb / e.memory_gb);
+    if (r.flops > 0)
+      std::printf(" %8.1f %5.1f", gflops, 100 * gflops / e.peak_gflops);
+    else
+      std::printf(" %8s %5s", "-", "-");
+    if (r.bytes > 0)
+      std::printf(" %5.0f", 100 * gb / e.memory_gb);
+    else
+      std::printf(" %5s", "-");
     if (std::isnan(s->numeric_error))
       std::printf(" %7s", "-");
     else
