@@ -173,12 +173,12 @@ static const struct {
 } bad_idx[] = {
     {"train-images-idx3-ubyte", 0x801, 5, 30, "magic number"},
     {"train-images-idx3-ubyte", 0xD03, 5, 30, "magic number"},
-    {"train-images-idx3-ubyte", 0x803, 5, 29, "truncated"},
+    {"train-images-idx3-ubyte", 0x803, 5, 29, "truncated: its header promises 30 bytes of data, it has 29"},
     {"train-images-idx3-ubyte", 0x803, 5, 31, "too long"},
     {"train-images-idx3-ubyte", 0x803, 0, 0, "size of 0"},
     {"train-images-idx3-ubyte", 0x803, 4294967295u, 30, "4 GiB"},
     {"train-images-idx3-ubyte", 0x803, 600000000u, 30, "truncated"},
-    {"train-images-idx3-ubyte.gz", 0x803, 5, 29, "truncated"},
+    {"train-images-idx3-ubyte.gz", 0x803, 5, 29, "truncated: its header promises 30 bytes of data, it has 29"},
     {"train-images-idx3-ubyte.gz", 0x803, 5, 31, "too long"},
     {"train-images-idx3-ubyte.gz", 0x803, 600000000u, 30, "truncated"},
     {"train-labels-idx1-ubyte", 0x801, 4, 4, "4 labels for 5 images"},
@@ -210,6 +210,33 @@ START_TEST(a_cut_or_changed_gzip_file_is_refused) {
   unlink(io_path("train-labels-idx1-ubyte.gz"));
   write_idx("train-images-idx3-ubyte.gz", 0x803, 5, 30);
   io_expect_failure(open_folder(&dataset), LAMINA_NOT_FOUND, "no train-labels-idx1-ubyte", "");
+}
+END_TEST
+
+/* Longer than zlib's own buffers, and cut within the eight bytes of checksum and length that follow the data. */
+START_TEST(a_gzip_file_without_its_whole_checksum_is_refused) {
+  enum { IMAGES = 8000, BYTES = 16 + 6 * IMAGES };
+  static unsigned char content[BYTES];
+  lamina_dataset *dataset;
+  size_t bytes;
+  write_idx_folder(".gz");
+  put_big(content, 0x803);
+  put_big(content + 4, IMAGES);
+  put_big(content + 8, 2);
+  put_big(content + 12, 3);
+  uint32_t noise = 1; /* what does not compress, so that the end of the data and of the file are far from each other */
+  for (int i = 16; i < BYTES; i++) content[i] = (unsigned char)((noise = noise * 1664525u + 1013904223u) >> 24);
+  gzFile file = gzopen(io_path("train-images-idx3-ubyte.gz"), "wb");
+  ck_assert_int_eq(gzwrite(file, content, BYTES), BYTES);
+  gzclose(file);
+  char *data = io_read("train-images-idx3-ubyte.gz", &bytes);
+  io_expect_failure(open_folder(&dataset), LAMINA_BAD_FILE, "5 labels for 8000 images", "");
+  for (size_t cut = 1; cut <= 9; cut++) {
+    io_write("train-images-idx3-ubyte.gz", data, bytes - cut);
+    io_expect_failure(open_folder(&dataset), LAMINA_BAD_FILE, "train-images-idx3-ubyte.gz", "truncated or damaged");
+    ck_assert_ptr_null(strstr(lamina_error_message(context), "fd:"));
+  }
+  free(data);
 }
 END_TEST
 
@@ -374,6 +401,7 @@ int main(void) {
   tcase_add_loop_test(test, idx_files_are_read_plain_and_compressed, 0, 2);
   tcase_add_loop_test(test, damaged_idx_files_are_refused, 0, sizeof bad_idx / sizeof *bad_idx);
   tcase_add_test(test, a_cut_or_changed_gzip_file_is_refused);
+  tcase_add_test(test, a_gzip_file_without_its_whole_checksum_is_refused);
   tcase_add_test(test, cifar_records_become_pixels);
   tcase_add_test(test, pairs_of_arrays_are_a_data_set);
   tcase_add_test(test, real_mnist_files_are_read);

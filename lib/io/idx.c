@@ -37,34 +37,39 @@ static lamina_status open_source(source *s) {
   return status;
 }
 
-/* Reads exactly this many bytes. */
-static lamina_status read_exactly(source *s, unsigned char *out, size_t bytes) {
-  while (bytes) {
-    const unsigned part = bytes < 1u << 30 ? (unsigned)bytes : 1u << 30;
-    const int n = gzread(s->stream, out, part);
-    if (n <= 0) {
-      int error;
-      const char *message = gzerror(s->stream, &error);
-      if (n < 0 && error == Z_ERRNO)
-        return lamina_fail(s->context, LAMINA_IO_ERROR, "%s: %s", s->path, strerror(errno));
-      return lamina_fail(s->context, LAMINA_BAD_FILE, "%s: truncated or damaged%s%s", s->path, n < 0 ? ": " : "",
-                         n < 0 ? message : "");
-    }
-    out += n;
-    bytes -= (size_t)n;
+/* What zlib says is wrong, without the name that it makes up for a file descriptor; "" when it says nothing. */
+static const char *complaint(const source *s, int *error) {
+  const char *message = gzerror(s->stream, error), *colon = strstr(message, ": ");
+  if (*error == Z_OK || *error == Z_STREAM_END) return "";
+  return colon ? colon + 2 : message;
+}
+
+/* Reads up to this many bytes; fewer only at the end of the file. */
+static lamina_status read_up_to(source *s, unsigned char *out, size_t bytes, size_t *got) {
+  for (*got = 0; *got < bytes;) {
+    const size_t left = bytes - *got;
+    const int n = gzread(s->stream, out + *got, left < 1u << 30 ? (unsigned)left : 1u << 30);
+    int error;
+    const char *message = complaint(s, &error);
+    if (n < 0 && error == Z_ERRNO) return lamina_fail(s->context, LAMINA_IO_ERROR, "%s: %s", s->path, strerror(errno));
+    if (n < 0 || *message)
+      return lamina_fail(s->context, LAMINA_BAD_FILE, "%s: truncated or damaged: %s", s->path, message);
+    if (n == 0) break;
+    *got += (size_t)n;
   }
   return LAMINA_OK;
 }
 
-/* Nothing may follow the data; reading on also makes zlib verify the checksum. */
-static lamina_status expect_end(source *s) {
-  unsigned char extra;
-  const int n = gzread(s->stream, &extra, 1);
-  if (n > 0) return lamina_fail(s->context, LAMINA_BAD_FILE, "%s: too long: bytes follow the data", s->path);
-  int error;
-  const char *message = gzerror(s->stream, &error);
-  if (n < 0 || (error != Z_OK && error != Z_STREAM_END))
-    return lamina_fail(s->context, LAMINA_BAD_FILE, "%s: truncated or damaged: %s", s->path, message);
+/* Reads all data into memory that has room for one byte more: asking for it tells that nothing follows, and makes zlib
+   read and verify the checksum behind the data. */
+static lamina_status read_data(source *s, unsigned char *out, size_t bytes) {
+  size_t got;
+  const lamina_status status = read_up_to(s, out, bytes + 1, &got);
+  if (status != LAMINA_OK) return status;
+  if (got > bytes) return lamina_fail(s->context, LAMINA_BAD_FILE, "%s: too long: bytes follow the data", s->path);
+  if (got < bytes)
+    return lamina_fail(s->context, LAMINA_BAD_FILE, "%s: truncated: its header promises %zu bytes of data, it has %zu",
+                       s->path, bytes, got);
   return LAMINA_OK;
 }
 
@@ -72,8 +77,10 @@ static lamina_status expect_end(source *s) {
 static lamina_status read_header(source *s, int rank, int64_t *dim, size_t *bytes) {
   unsigned char header[16];
   const size_t header_bytes = 4 + 4 * (size_t)rank;
-  lamina_status status = read_exactly(s, header, header_bytes);
+  size_t got;
+  lamina_status status = read_up_to(s, header, header_bytes, &got);
   if (status != LAMINA_OK) return status;
+  if (got < header_bytes) return lamina_fail(s->context, LAMINA_BAD_FILE, "%s: truncated within its header", s->path);
   const uint32_t magic = lamina_big32(header), expected = 0x800u | (uint32_t)rank;
   if (magic != expected)
     return lamina_fail(s->context, LAMINA_BAD_FILE, "%s: magic number %08" PRIx32 ", not %08" PRIx32 " (%s)", s->path,
@@ -84,9 +91,11 @@ static lamina_status read_header(source *s, int rank, int64_t *dim, size_t *byte
   }
   if (!lamina_checked_count(rank, dim, bytes) || *bytes > DATA_LIMIT)
     return lamina_fail(s->context, LAMINA_BAD_FILE, "%s: its header promises more than 4 GiB of data", s->path);
-  if (s->compressed ? *bytes / GZIP_FACTOR > s->file_bytes : *bytes > s->file_bytes - header_bytes)
-    return lamina_fail(s->context, LAMINA_BAD_FILE, "%s: truncated: its header promises %zu bytes, the file has %zu",
-                       s->path, *bytes, s->file_bytes);
+  const size_t most = s->compressed ? s->file_bytes : s->file_bytes - header_bytes;
+  if ((s->compressed ? *bytes / GZIP_FACTOR : *bytes) > most)
+    return lamina_fail(s->context, LAMINA_BAD_FILE,
+                       "%s: truncated: its header promises %zu bytes of data, it has %zu%s", s->path, *bytes, most,
+                       s->compressed ? " compressed" : "");
   return LAMINA_OK;
 }
 
@@ -98,9 +107,9 @@ lamina_status lamina_idx_file(const lamina_context *context, const char *path, i
   lamina_status status = open_source(&s);
   if (status != LAMINA_OK) return status;
   status = read_header(&s, rank, dim, &bytes);
-  if (status == LAMINA_OK && !(memory = lamina_alloc(context, bytes))) status = lamina_fail_memory(context, bytes);
-  if (status == LAMINA_OK) status = read_exactly(&s, memory, bytes);
-  if (status == LAMINA_OK) status = expect_end(&s);
+  if (status == LAMINA_OK && !(memory = lamina_alloc(context, bytes + 1)))
+    status = lamina_fail_memory(context, bytes + 1);
+  if (status == LAMINA_OK) status = read_data(&s, memory, bytes);
   gzclose_r(s.stream);
   if (status != LAMINA_OK) {
     lamina_free(context, memory);
