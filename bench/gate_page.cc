@@ -99,16 +99,21 @@ std::string draw(const std::string &script) {
   return text.substr(start);
 }
 
-/* Labels of at most six records along the x axis. */
+/* "2026-01-31T12:00:00Z" as "01-31 12:00". */
+std::string label(const std::string &time) {
+  return time.size() < 16 ? time : time.substr(5, 5) + " " + time.substr(11, 5);
+}
+
+/* Labels of at most four records along the x axis: day and time. */
 std::string x_axis(const Series &s) {
-  const size_t n = s.records.size(), step = (n + 5) / 6;
+  const size_t n = s.records.size(), step = (n + 3) / 4;
   std::string tics;
   for (size_t i = 0; i < n; i += step)
-    tics += std::string(tics.empty() ? "" : ", ") + quoted(s.records[i]->time.substr(0, 10)) + " " + std::to_string(i);
+    tics += std::string(tics.empty() ? "" : ", ") + quoted(label(s.records[i]->time)) + " " + std::to_string(i);
   return "set xrange [-0.5:" + std::to_string(n - 1) + ".5]\nset xtics (" + tics + ") noenhanced\n";
 }
 
-const char *const kStyle = "set terminal svg size 720,380 dynamic background '#ffffff' font 'sans-serif,14'\n"
+const char *const kStyle = "set terminal svg size 460,300 dynamic background '#ffffff' font 'sans-serif,13'\n"
                            "set grid ytics lc rgb '#dddddd'\nset border 3\nset tics nomirror\n";
 
 /* Each comparison's geometric mean, with its lowest and highest ratio. */
@@ -162,8 +167,8 @@ std::string time_plot(const Series &s) {
                              : "lw 1 lc rgb '#bbbbbb' notitle";
   }
   if (plots.empty()) return "";
-  return draw(std::string(kStyle) + "set terminal svg size 720,520\n" + x_axis(s) +
-              "set ylabel \"candidate's time / first record's\"\nset key below left vertical maxcols 1 noenhanced font ',11'\n" +
+  return draw(std::string(kStyle) + "set terminal svg size 460,440\n" + x_axis(s) +
+              "set ylabel \"candidate's time / first record's\"\nset key below left vertical maxcols 1 noenhanced font ',10'\n" +
               blocks + plots + "\n");
 }
 
@@ -201,7 +206,7 @@ const char *const kHead =
     "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
     "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>Lamina: history of the gate</title>\n"
     "<style>body{font:16px/1.5 sans-serif;max-width:60rem;margin:auto;padding:0 1rem;color:#222;background:#fff}"
-    "h2{font-size:1.1rem}figure{margin:1rem 0}svg{width:100%;height:auto}figcaption{color:#555;font-size:.9rem}"
+    "h2{font-size:1.1rem}figure{margin:1rem 0}svg{width:100%;max-width:46rem;height:auto}figcaption{color:#555;font-size:.9rem}"
     ".wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}td,th{padding:.2rem .6rem;text-align:right;"
     "border-bottom:1px solid #ddd;white-space:nowrap}td:first-child,th:first-child{text-align:left}"
     ".bad{background:#fdecea}</style></head><body>\n<h1>Lamina: history of the gate</h1>\n";
