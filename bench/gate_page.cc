@@ -114,7 +114,7 @@ std::string x_axis(const Series &s) {
 }
 
 const char *const kStyle = "set terminal svg size 460,300 dynamic background '#ffffff' font 'sans-serif,13'\n"
-                           "set grid ytics lc rgb '#dddddd'\nset border 3\nset tics nomirror\n";
+                           "set grid ytics lc rgb '#dddddd'\nset border 3\nset tics nomirror\nset yrange [*<0.98:1.02<*]\n";
 
 /* Each comparison's geometric mean, with its lowest and highest ratio. */
 std::string ratio_plot(const Series &s) {
@@ -131,7 +131,7 @@ std::string ratio_plot(const Series &s) {
   }
   if (data.empty()) return "";
   const double threshold = 1 + s.records.back()->threshold;
-  script += x_axis(s) + "$d << END\n" + data + "END\nset ylabel 'candidate / base'\nset key top left\n";
+  script += x_axis(s) + "$d << END\n" + data + "END\nset ylabel 'candidate / base'\nset key below left vertical maxcols 1\n";
   script += "plot $d using 1:2:3:4 with yerrorbars pt 7 ps 0.6 lw 1.5 lc rgb '#1f5fa8' title 'mean, lowest, highest', " +
             format("%.4f", threshold) + " with lines dt 2 lc rgb '#c0392b' title 'threshold', " +
             "1 with lines lc rgb '#888888' notitle\n";
