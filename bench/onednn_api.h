@@ -85,6 +85,7 @@ inline eltwise_backward::primitive_desc relu_backward(const engine &e, const Des
   return {e, algorithm::eltwise_relu_use_dst_for_bwd, x, x, x, 0.f, 0.f, relu_forward(e, x), attr};
 }
 inline void append_relu(post_ops &ops) { ops.append_eltwise(algorithm::eltwise_relu, 0.f, 0.f); }
+constexpr bool kNormBackwardTakesShift = false;
 
 #else
 
@@ -151,6 +152,7 @@ inline eltwise_backward::primitive_desc relu_backward(const engine &e, const Des
   return {{algorithm::eltwise_relu_use_dst_for_bwd, x, x, 0.f, 0.f}, attr, e, relu_forward(e, x)};
 }
 inline void append_relu(post_ops &ops) { ops.append_eltwise(1.f, algorithm::eltwise_relu, 0.f, 0.f); }
+constexpr bool kNormBackwardTakesShift = true;
 
 #endif
 

@@ -86,11 +86,11 @@ private:
                  {DNNL_ARG_MEAN, mean_},
                  {DNNL_ARG_VARIANCE, variance_},
                  {DNNL_ARG_SCALE, scale_},
-                 {DNNL_ARG_SHIFT, shift_}, // 2.x wants it, 3.x passes over it
                  {DNNL_ARG_DIFF_DST, dy},
                  {DNNL_ARG_DIFF_SRC, dx},
                  {DNNL_ARG_DIFF_SCALE, d_scale},
                  {DNNL_ARG_DIFF_SHIFT, d_shift}};
+    if (api::kNormBackwardTakesShift) args.insert({DNNL_ARG_SHIFT, shift_});
     if (has_relu(case_.pass) && !has_add(case_.pass)) args.insert({DNNL_ARG_WORKSPACE, workspace_});
     step<dnnl::batch_normalization_backward>(pd, args);
     result(dx, dims_, Tag::nhwc);
