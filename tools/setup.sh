@@ -4,6 +4,7 @@
 
 build_packages='gcc libc6-dev meson ninja-build pkg-config libhwloc-dev libjansson-dev zlib1g-dev check'
 test_packages='clang g++ binutils'
+bench_packages='libbenchmark-dev libdnnl-dev cmake'
 cross_packages='gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user'
 
 say() { printf '\n== %s\n' "$*"; }
@@ -39,9 +40,13 @@ install_packages() {
     -o Dpkg::Use-Pty=0 install $missing </dev/null
 }
 
-# configure DIR [meson options]: a first time only.
+# configure DIR [meson options]: a first time, and again when packages have come since.
 configure() {
   folder=$1
   shift
-  [ -f "$folder/build.ninja" ] || meson setup "$folder" "$@"
+  if [ ! -f "$folder/build.ninja" ]; then
+    meson setup "$folder" "$@"
+  elif [ /var/lib/dpkg/status -nt "$folder/build.ninja" ]; then
+    meson setup --reconfigure "$folder" "$@"
+  fi
 }

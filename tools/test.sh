@@ -59,6 +59,8 @@ codegen() {
 
 # shellcheck disable=SC2086 # lists of words
 install_packages $build_packages $test_packages
+# shellcheck disable=SC2086 # lists of words
+install_packages $bench_packages || skip 'the benchmark' 'Google Benchmark and oneDNN cannot be had here'
 
 if build build --buildtype=release; then run build; fi
 
