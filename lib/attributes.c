@@ -30,12 +30,13 @@ static bool in_range(const lamina_attr *attr, double value) {
   return (attr->min == 0 && attr->max == 0) || (value >= attr->min && value <= attr->max);
 }
 
-static lamina_status bad(const lamina_context *context, const lamina_attr *attr, const char *text, const char *expected) {
+static lamina_status bad(const lamina_context *context, const lamina_attr *attr, const char *text,
+                         const char *expected) {
   return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "attribute '%s': '%s' is not %s", attr->name, text, expected);
 }
 
 static lamina_status out_of_range(const lamina_context *context, const lamina_attr *attr, const char *text) {
-  return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "attribute '%s': %s is outside %g to %g", attr->name, text,
+  return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "attribute '%s': %s is outside %.10g to %.10g", attr->name, text,
                      attr->min, attr->max);
 }
 
@@ -47,7 +48,8 @@ static lamina_status parse_ints(const lamina_context *context, const lamina_attr
     char *end;
     errno = 0;
     long long number = strtoll(p, &end, 10);
-    if (end == p || errno || isspace((unsigned char)*p)) return bad(context, attr, text, "a list of integers such as 3,3");
+    if (end == p || errno || isspace((unsigned char)*p))
+      return bad(context, attr, text, "a list of integers such as 3,3");
     if (value->count == LAMINA_ATTR_MAX_INTS) return bad(context, attr, text, "a list of at most 8 integers");
     if (!in_range(attr, (double)number)) return out_of_range(context, attr, text);
     value->ints[value->count++] = number;
@@ -92,11 +94,14 @@ static lamina_status parse_value(const lamina_context *context, const lamina_att
     value->i = strtoll(text, &end, 10);
     if (end == text || *end || errno) return bad(context, attr, text, "an integer");
     return in_range(attr, (double)value->i) ? LAMINA_OK : out_of_range(context, attr, text);
-  case LAMINA_ATTR_INTS: return parse_ints(context, attr, text, value);
-  case LAMINA_ATTR_FLOAT: return parse_float(context, attr, text, value);
+  case LAMINA_ATTR_INTS:
+    return parse_ints(context, attr, text, value);
+  case LAMINA_ATTR_FLOAT:
+    return parse_float(context, attr, text, value);
   case LAMINA_ATTR_BOOL:
     value->i = strcmp(text, "true") == 0 || strcmp(text, "1") == 0;
-    if (!value->i && strcmp(text, "false") != 0 && strcmp(text, "0") != 0) return bad(context, attr, text, "true or false");
+    if (!value->i && strcmp(text, "false") != 0 && strcmp(text, "0") != 0)
+      return bad(context, attr, text, "true or false");
     return LAMINA_OK;
   case LAMINA_ATTR_STRING:
     value->s = text;
@@ -137,11 +142,10 @@ static lamina_status parse_pair(const lamina_context *context, const lamina_laye
     for (int i = 0; layer->attrs && layer->attrs[i]; i++)
       if (strlen(known) + strlen(layer->attrs[i]->name) + 2 < sizeof known)
         strcat(strcat(known, i ? " " : ""), layer->attrs[i]->name);
-    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "layer '%s' has no attribute '%s'; it has: %s", layer->name, pair,
-                       *known ? known : "none");
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "layer '%s' has no attribute '%s'; it has: %s", layer->name,
+                       pair, *known ? known : "none");
   }
-  if (*given >> index & 1)
-    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "attribute '%s' is given twice", pair);
+  if (*given >> index & 1) return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "attribute '%s' is given twice", pair);
   *given |= 1ull << index;
   return parse_value(context, layer->attrs[index], equals + 1, &values[index]);
 }

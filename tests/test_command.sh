@@ -136,6 +136,7 @@ for number in 0 -1 x 1x "" " 1" 1.5 99999999999999999999; do
   expect 2 "--batch must be a whole number" "$lamina" time ./tiny.json --batch "$number"
   expect 2 "--threads must be a whole number" "$lamina" info --threads "$number"
 done
+expect 2 "--threads must be a whole number" "$lamina" info --threads 1025 # what the library takes, and no more
 for number in 0 -0.1 nan inf 1e999 0.1x ""; do
   expect 2 "--lr must be a number" "$lamina" train ./tiny.json --lr "$number"
 done
@@ -158,9 +159,11 @@ expect 0 "generic" "$lamina" info --isa generic
 expect 1 "mmx" "$lamina" info --isa mmx
 expect 1 "mmx" env LAMINA_ISA=mmx "$lamina" info
 expect 0 "64" "$lamina" info --threads 64
+expect 0 "1024" "$lamina" info --threads 1024
 expect 0 "conv2d" "$lamina" layers
 expect 0 "" "$lamina" layers --json && json layers
 expect 0 "out_channels" "$lamina" layers conv2d
+expect 0 '"init.weight"' "$lamina" layers conv2d
 expect 0 "" "$lamina" layers conv2d --json && json attributes ports kernels
 expect 1 "did you mean 'linear'" "$lamina" layers liner
 expect 1 "no_such.so" "$lamina" layers --plugin ./no_such.so
@@ -189,6 +192,7 @@ done <<'EOF'
 "out_features": 24|"out_featurs": 24|out_featurs
 "out_features": 24|"out_features": 0|out_features
 "out_features": 24|"out_features": -5|out_features
+"out_features": 24|"out_features": 1073741825|outside 1 to 1073741824
 "inputs": \["flat"\]|"inputs": ["nobody"]|nobody
 "inputs": \["flat"\]|"inputs": ["relu1"]|cycle
 28, 28, 1|28, 0, 1|x
@@ -211,12 +215,14 @@ head -c 5000 small/train-images-idx3-ubyte >cut/train-images-idx3-ubyte
 expect 1 "no_such_folder" "$lamina" train ./tiny.json --data no_such_folder
 expect 1 "train-images-idx3-ubyte" "$lamina" train ./tiny.json --data cut --epochs 1
 expect 1 "train-images-idx3-ubyte" "$lamina" train ./tiny.json --data huge --epochs 1
-expect 1 "largest label is 12" "$lamina" train ./tiny.json --data labels --epochs 1
+expect 1 "largest label is 12 (training image 0)" "$lamina" train ./tiny.json --data labels --epochs 1
 expect 1 "--batch 41 is larger than the data, which has 40" "$lamina" train ./tiny.json --data small --batch 41
 expect 0 "epoch 1/1" "$lamina" train ./tiny.json --data small --batch 40 --epochs 1
 expect 0 "epoch 1/1" "$lamina" train ./colour.json --data small --batch 7 --epochs 1 # grey images feed three channels
 sed 's/28, 28, 1/14, 14, 1/' tiny.json >size.json
 expect 1 "28x28x1 do not fit" "$lamina" train ./size.json --data small --batch 8
+expect 1 "" "$lamina" train ./tiny.json --data cut --epochs 1
+! grep -q hint err || bad "advice on folders for a file that is cut"
 
 echo "training"
 expect 0 "" "$lamina" train ./tiny.json --epochs 2 --seed 3 --threads 1 --json --save one.safetensors &&
@@ -243,6 +249,13 @@ npy x2.npy "(2, 14, 28, 1)" 784
 expect 0 "sample 1:" "$lamina" run ./tiny.json --weights one.safetensors --input x.npy --output y.npy --top 3
 same "$(wc -c <y.npy)" 208 "size of y.npy"
 expect 0 "" "$lamina" run ./tiny.json --weights one.safetensors --input x1.npy --json && json samples
+npy x3.npy "(2, 28, 28)" 1568 # grey images as NumPy often has them
+npy x4.npy "(28, 28)" 784
+tail -c 1568 x.npy >pixels
+head -c 128 x3.npy | cat - pixels >x3b.npy
+expect 0 "sample 1:" "$lamina" run ./tiny.json --weights one.safetensors --input x3b.npy --output y3.npy
+same_file y3.npy y.npy "output for images without channels"
+expect 0 "sample 0:" "$lamina" run ./tiny.json --weights one.safetensors --input x4.npy
 expect 1 "2x14x28x1 does not fit" "$lamina" run ./tiny.json --weights one.safetensors --input x2.npy
 expect 1 "cannot write" "$lamina" run ./tiny.json --weights one.safetensors --input x.npy --output no/where/y.npy
 
@@ -255,6 +268,20 @@ expect 1 "the first layer whose output is not finite is " "$lamina" train ./deep
 grep -q 'lamina: step [0-9]* (epoch 2)' err || bad "the message does not say which step"
 same_file deep.safetensors deep.before "weights after a loss that was not finite"
 same_file deep.safetensors.train deep.train.before "checkpoint after a loss that was not finite"
+# npy_nan FILE COUNT: COUNT images of floats that are not numbers
+npy_nan() {
+  printf '\223NUMPY\001\000v\000' >"$1"
+  printf '%-117s\n' "{'descr': '<f4', 'fortran_order': False, 'shape': ($2, 28, 28), }" >>"$1"
+  head -c $(($2 * 3136)) /dev/zero | tr '\000' '\377' >>"$1"
+}
+mkdir nan
+for part in train test; do
+  npy_nan nan/${part}_images.npy 8
+  npy nan/${part}_labels.npy "(8,)" 0
+  head -c 8 /dev/zero >>nan/${part}_labels.npy
+done
+expect 1 "the images of this step themselves" "$lamina" train ./deep.json --data nan --batch 8 --epochs 1
+expect 0 "the outputs for 8 of these images are not finite" "$lamina" eval ./deep.json --data nan --weights deep.safetensors
 
 echo "saving"
 mkdir folder
@@ -336,6 +363,7 @@ for options in "--momentum 0.9 --schedule cosine" "--optimizer adam"; do
 done
 interrupted TERM 143 --optimizer adam
 expect 0 "" "$lamina" train ./tiny.json --resume part.safetensors --json && json # a finished run: nothing is left to do
+grep -q "nothing is left to train" err || bad "no word that nothing is left to train"
 same "$(value epoch_losses)" "$whole" "losses of a finished run"
 
 rm -f out err

@@ -57,6 +57,9 @@ static int print_result(const session *s, const model *m, const data *d, const e
   const double rate = seconds > 0 ? (double)e->samples / seconds : 0;
   fprintf(s->human, "%s on %s: accuracy %.4f  loss %.6g  %lld images  %.0f images/s\n", m->name, d->info.description,
           e->accuracy, e->loss, (long long)e->samples, rate);
+  if (e->not_finite)
+    hint("the outputs for %lld of these images are not finite: the weights or the images hold such values",
+         (long long)e->not_finite);
   if (!s->common->json) {
     print_confusion(e, s->human);
     return EXIT_OK;

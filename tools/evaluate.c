@@ -4,6 +4,23 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* " (training image 7)": the first sample with the largest label; "" if it cannot be read. */
+static void find_label(const data *d, char *text, size_t size) {
+  const lamina_dataset_info *i = &d->info;
+  float *image = allocate(i->height * i->width, (size_t)i->channels * sizeof *image);
+  bool found = false;
+  *text = 0;
+  for (int split = 0; split < 2 && image; split++)
+    for (int64_t k = 0; k < i->count[split] && !found; k++) {
+      int32_t label;
+      if (lamina_dataset_batch(d->dataset, (lamina_split)split, 1, &k, i->channels, image, &label)) break;
+      found = label == i->classes - 1;
+      if (found)
+        snprintf(text, size, " (%s image %lld)", split == LAMINA_SPLIT_TEST ? "test" : "training", (long long)k);
+    }
+  free(image);
+}
+
 static int check_fit(const data *d, const model *m, const char *where) {
   const int64_t *dim = m->in.dim;
   const lamina_dataset_info *i = &d->info;
@@ -12,9 +29,12 @@ static int check_fit(const data *d, const model *m, const char *where) {
                 "channels)",
                 where, (long long)i->height, (long long)i->width, (long long)i->channels, m->name, m->input,
                 (long long)dim[1], (long long)dim[2], (long long)dim[3]);
-  if (i->classes > m->out.dim[1])
-    return fail("%s: the largest label is %d, but %s has %lld classes (0 to %lld)", where, i->classes - 1, m->name,
-                (long long)m->out.dim[1], (long long)m->out.dim[1] - 1);
+  if (i->classes > m->out.dim[1]) {
+    char sample[64];
+    find_label(d, sample, sizeof sample);
+    return fail("%s: the largest label is %d%s, but %s has %lld classes (0 to %lld)", where, i->classes - 1, sample,
+                m->name, (long long)m->out.dim[1], (long long)m->out.dim[1] - 1);
+  }
   return EXIT_OK;
 }
 
@@ -23,10 +43,12 @@ int data_open(data *d, const session *s, const model *m, const char *directory) 
   /* The digits are the same whatever --seed says: runs with different seeds are compared on the same data. */
   const lamina_dataset_options options = {.size = sizeof options, .directory = directory};
   const char *where = directory ? directory : "embedded digits";
-  if (lamina_dataset_open(s->context, &options, &d->dataset)) {
+  const lamina_status status = lamina_dataset_open(s->context, &options, &d->dataset);
+  if (status) {
     fail_library(s, "cannot open the data");
-    hint("--data is a folder of IDX files as MNIST names them, of CIFAR-10's binary files, or of train_images.npy, "
-         "train_labels.npy, test_images.npy, test_labels.npy; without --data digits are drawn");
+    if (status == LAMINA_NOT_FOUND || status == LAMINA_INVALID_ARGUMENT) /* a damaged file needs no such advice */
+      hint("--data is a folder of IDX files as MNIST names them, of CIFAR-10's binary files, or of train_images.npy, "
+           "train_labels.npy, test_images.npy, test_labels.npy; without --data digits are drawn");
     return EXIT_ERROR;
   }
   if (lamina_dataset_get_info(d->dataset, &d->info)) return fail_library(s, "cannot read the data");
@@ -70,9 +92,11 @@ static void count_batch(const lamina_tensor *out, const int32_t *labels, int64_t
   for (int64_t i = 0; i < n; i++) {
     const float *values = (const float *)out->data + i * row;
     const int64_t best = arg_max(values, classes);
+    const double loss = cross_entropy(values, classes, labels[i]);
     *right += best == labels[i] && !isnan(values[best]);
-    e->loss += cross_entropy(values, classes, labels[i]);
-    if (e->confusion) e->confusion[labels[i] * e->classes + best]++;
+    e->not_finite += !isfinite(loss);
+    e->loss += loss;
+    if (e->confusion && !isnan(values[best])) e->confusion[labels[i] * e->classes + best]++;
   }
 }
 
@@ -84,6 +108,7 @@ int evaluate(predictor *p, const data *d, const volatile int *stop, progress *sh
   int status = EXIT_OK;
   const double started = now_seconds();
   e->samples = 0;
+  e->not_finite = 0;
   e->loss = 0;
   if (!images || !labels || !index) status = fail("out of memory for a batch of %lld test images", (long long)batch);
   for (int64_t at = 0; at < count && !status && !(stop && *stop); at += batch) {

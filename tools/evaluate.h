@@ -14,6 +14,7 @@ typedef struct data {
 typedef struct evaluation {
   double accuracy, loss; /* loss: mean softmax cross-entropy, in double */
   int64_t samples;
+  int64_t not_finite; /* samples whose loss is NaN or infinite */
   int classes;
   int64_t *confusion; /* classes x classes, [label * classes + prediction]; may be NULL: not counted */
 } evaluation;

@@ -97,6 +97,16 @@ static void print_ports(const lamina_layer *layer) {
   }
 }
 
+static void print_initializers(const lamina_layer *layer) {
+  for (const lamina_port *const *p = layer->ports; p && *p; p++) {
+    if ((*p)->kind != LAMINA_PORT_PARAMETER) continue;
+    printf("\nThe attribute \"init.%s\" of a model gives another initialiser: zeros, ones, constant:V, uniform:BOUND,\n"
+           "normal:STD, kaiming_uniform[:a], kaiming_normal[:a], xavier_uniform, xavier_normal or fan_in_uniform.\n",
+           (*p)->name);
+    return;
+  }
+}
+
 static void print_kernels(const lamina_layer *layer) {
   printf("\nKernels, the first that supports a node runs it:\n");
   for (const lamina_kernel *const *p = layer->kernels; p && *p; p++)
@@ -150,6 +160,7 @@ static void print_layer(const lamina_layer *layer, const char *provider) {
   printf("%s (version %u, %s)\n%s\n", layer->name, (unsigned)layer->version, provider, layer->doc ? layer->doc : "");
   print_attributes(layer);
   print_ports(layer);
+  print_initializers(layer);
   print_kernels(layer);
   if (text) printf("\nIn a model file:\n  %s\n", text);
   free(text);

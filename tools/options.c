@@ -11,7 +11,7 @@
 #include <string.h>
 
 static const option common_options[] = {
-    {"threads", "N", OPTION_INT, offsetof(common_settings, threads), 1, 4096, NULL,
+    {"threads", "N", OPTION_INT, offsetof(common_settings, threads), 1, 1024, NULL,
      "threads to use (default: one for each core this process may use)"},
     {"isa", "NAME", OPTION_TEXT, offsetof(common_settings, isa), 0, 0, NULL,
      "instruction set: generic, avx2, avx512, neon (default: LAMINA_ISA, else the best here)"},

@@ -16,7 +16,8 @@ static const option options[] = {
     {"weights", "FILE", OPTION_TEXT, offsetof(run_settings, weights), 0, 0, NULL,
      "safetensors file, as 'lamina train --save' or PyTorch writes it (required)"},
     {"input", "X.npy", OPTION_TEXT, offsetof(run_settings, input), 0, 0, NULL,
-     "one sample (H, W, C) or many (N, H, W, C), f4 or u1; u1 becomes byte / 127.5 - 1 (required)"},
+     "one sample (H, W, C) or many (N, H, W, C), C may be left out if it is 1; f4, or u1, which becomes\n"
+     "                       byte / 127.5 - 1 (required)"},
     {"output", "Y.npy", OPTION_TEXT, offsetof(run_settings, output), 0, 0, NULL, "write the network's output there"},
     {"top", "N", OPTION_INT, offsetof(run_settings, top), 1, 1000, NULL, "how many classes to print (default 5)"},
     {NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
@@ -33,20 +34,27 @@ typedef struct work {
   lamina_tensor result; /* all samples; owned */
 } work;
 
+/* Whether the array fits when its first `lead` dimensions (0 or 1) count the samples and `grey` says that the channels
+   of its images, just one, were left out. */
+static bool fits(work *w, int lead, bool grey) {
+  const lamina_tensor *a = &w->array, *in = &w->model.in;
+  if (a->rank + (grey ? 1 : 0) - lead != in->rank - 1 || (grey && in->rank != 4)) return false;
+  w->samples = lead ? a->dim[0] : 1;
+  w->spread = false;
+  for (int i = 1; i < in->rank; i++) {
+    const int64_t dim = grey && i == 3 ? 1 : a->dim[i - 1 + lead];
+    const bool repeated = in->rank == 4 && i == 3 && dim == 1 && in->dim[3] > 1;
+    w->spread = w->spread || repeated;
+    if (dim != in->dim[i] && !repeated) return false;
+  }
+  return true;
+}
+
 /* Finds out whether the file holds one sample or many, and whether it fits. */
 static int check_input(work *w) {
   const lamina_tensor *a = &w->array, *in = &w->model.in;
   char have[96], need[96];
-  const bool many = a->rank == in->rank;
-  w->samples = many ? a->dim[0] : 1;
-  bool fits = many || a->rank == in->rank - 1;
-  for (int i = 1; i < in->rank && fits; i++) {
-    const int64_t dim = a->dim[many ? i : i - 1];
-    const bool grey = in->rank == 4 && i == 3 && dim == 1 && in->dim[3] > 1;
-    w->spread = w->spread || grey;
-    fits = dim == in->dim[i] || grey;
-  }
-  if (!fits)
+  if (!fits(w, 1, false) && !fits(w, 0, false) && !fits(w, 1, true) && !fits(w, 0, true))
     return fail("%s: an array of %s does not fit %s, whose input '%s' is %s for one sample", w->set->input,
                 dims_text(a, 0, have, sizeof have), w->model.name, w->model.input, dims_text(in, 1, need, sizeof need));
   if (a->dtype != LAMINA_F32 && a->dtype != LAMINA_U8) {

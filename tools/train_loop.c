@@ -20,13 +20,22 @@ void training_catch_signals(void) {
 
 static int64_t global_step(const run *r, int64_t steps) { return r->epoch * steps + r->step; }
 
+static bool all_finite(const float *values, int64_t count) {
+  for (int64_t i = 0; i < count; i++)
+    if (!isfinite(values[i])) return false;
+  return true;
+}
+
 static int report_not_finite(training *t) {
   const run *r = &t->run;
   progress_clear(&t->progress);
   const char *node = lamina_exec_find_not_finite(t->exec);
   fail("step %lld (epoch %lld): the loss is not finite; the first layer whose output is not finite is %s",
        (long long)global_step(r, t->steps) + 1, (long long)r->epoch + 1, node ? node : "not known");
-  hint("a smaller --lr than %g may help%s", r->lr, *t->save ? "; what was saved before is as it was" : "");
+  if (all_finite(t->images, r->batch * lamina_tensor_count(&t->model.in)))
+    hint("a smaller --lr than %g may help%s", r->lr, *t->save ? "; what was saved before is as it was" : "");
+  else
+    hint("the images of this step themselves hold values that are not finite");
   return EXIT_ERROR;
 }
 
@@ -124,6 +133,8 @@ int training_run(training *t) {
   t->started = now_seconds();
   t->before = r->seconds;
   progress_start(&t->progress, t->s.human);
+  if (r->epoch == r->epochs)
+    fprintf(t->s.human, "nothing is left to train: that run has all its epochs; more --epochs go on from there\n");
   while (r->epoch < r->epochs && !caught_signal) {
     if (run_epoch(t)) {
       progress_clear(&t->progress);
