@@ -75,7 +75,8 @@ static json_t *shape_json(const CaseResult &r, SideKind lamina, const Environmen
   json_object_set_new(o, "flops", real(flops));
   json_object_set_new(o, "bytes", real(bytes));
   json_object_set_new(o, "gflops", real(1e-9 * flops / seconds));
-  json_object_set_new(o, "percent_of_peak", real(1e-7 * flops / seconds / e.peak_gflops));
+  json_object_set_new(o, "percent_of_peak", real(1e-7 * flops / seconds / r.peak_gflops));
+  json_object_set_new(o, "peak_gflops", real(r.peak_gflops));
   json_object_set_new(o, "percent_of_bandwidth", real(1e-7 * bytes / seconds / e.memory_gb));
   json_object_set_new(o, "error", real(s ? s->numeric_error : NAN));
   json_object_set_new(o, "noisy", json_boolean(r.noisy));
@@ -107,7 +108,7 @@ static json_t *groups_json(const std::vector<CaseResult> &results, SideKind lami
   json_t *o = json_object();
   for (const auto &[name, group] : groups) {
     json_t *one = json_object();
-    fill_summary(one, summarize(group, lamina, e), e);
+    fill_summary(one, summarize(group, lamina), e);
     json_object_set_new(o, name.c_str(), one);
   }
   return o;
@@ -117,7 +118,7 @@ static json_t *groups_json(const std::vector<CaseResult> &results, SideKind lami
 static json_t *summary_json(const std::vector<CaseResult> &results, const Options &options, const Environment &e) {
   json_t *o = json_object();
   for (SideKind lamina : lamina_sides(options)) {
-    const Summary s = summarize(results, lamina, e);
+    const Summary s = summarize(results, lamina);
     json_t *mode = json_object();
     fill_summary(o, s, e);
     fill_summary(mode, s, e);

@@ -70,7 +70,7 @@ static int run_comparison(const Options &o) {
   std::vector<CaseResult> results;
   bool good = true;
   for (const Case &c : cases) {
-    CaseResult r = measure(c, o.sides(), o, machine);
+    CaseResult r = measure(c, o.sides(), o, machine, e.peak_gflops);
     good &= in_bounds(r, o);
     if (!o.check_only) print_case(r, o, e);
     results.push_back(std::move(r));
@@ -78,7 +78,7 @@ static int run_comparison(const Options &o) {
   if (o.check_only)
     std::printf("%zu cases, %s\n", results.size(), good ? "all errors in bounds" : "some FAILED or WRONG");
   else
-    print_summary(results, o, e);
+    print_summary(results, o);
   if (!o.json.empty()) write_json(o.json, results, o, e);
   if (!o.report.empty()) write_report(o.report, results, o, e);
   return good ? 0 : 1;

@@ -24,6 +24,7 @@ struct Runner {
   std::unique_ptr<Side> side;
   int runs = 1;
   std::vector<Machine::Canary> before, after;
+  std::vector<bool> cut; ///< by the scheduler
 };
 
 /* Runs for a sample, after warming up. */
@@ -36,16 +37,14 @@ int calibrate(Side &side) {
 }
 
 /* False if the scheduler cut it. */
-bool sample(Runner &r, SideResult &result, Machine &machine) {
+bool sample(Runner &r, SideResult &result, Machine &machine, int threads) {
   r.before.push_back(machine.canary());
   r.side->run(1);
-  // Being put off the core matters from here on.
-  r.before.back().switches = Machine::switches();
-  const double seconds = r.side->run(r.runs) / r.runs;
-  const bool on_core = Machine::switches() == r.before.back().switches;
+  const Stolen stolen;
+  result.samples.push_back(r.side->run(r.runs) / r.runs);
+  r.cut.push_back(stolen.much(threads));
   r.after.push_back(machine.canary());
-  result.samples.push_back(seconds);
-  return on_core;
+  return !r.cut.back();
 }
 
 /* Threads of a pool that spin for the next task would take a core from the other side. */
@@ -68,7 +67,7 @@ void interleave(std::vector<Runner> &runners, CaseResult &result, const Options 
     bool on_core = true;
     for (size_t i : order) {
       let_pools_sleep(result.c.threads);
-      on_core &= sample(runners[i], result.sides[i], machine);
+      on_core &= sample(runners[i], result.sides[i], machine, result.c.threads);
     }
     clean += on_core;
     result.rounds++;
@@ -76,13 +75,22 @@ void interleave(std::vector<Runner> &runners, CaseResult &result, const Options 
 }
 
 /* Canaries of all sides are judged together: they are the same work. */
-void judge(std::vector<Runner> &runners, CaseResult &result) {
+void judge(std::vector<Runner> &runners, CaseResult &result, const Machine &machine) {
   std::vector<Machine::Canary> before, after;
+  std::vector<bool> cut;
   for (const Runner &r : runners) {
     before.insert(before.end(), r.before.begin(), r.before.end());
     after.insert(after.end(), r.after.begin(), r.after.end());
+    cut.insert(cut.end(), r.cut.begin(), r.cut.end());
   }
-  const std::vector<bool> bad = disturbed(before, after, kTolerance);
+  std::vector<bool> bad = disturbed(before, after, kTolerance);
+  std::vector<double> pace;
+  for (size_t i = 0; i < bad.size(); i++) {
+    if (!bad[i]) pace.push_back(machine.gflops_of(before[i]));
+    bad[i] = bad[i] || cut[i];
+  }
+  // Several threads may run at another clock than the one that the canary sees.
+  if (result.c.threads == 1 && !pace.empty()) result.peak_gflops = median(pace);
   result.dropped = static_cast<size_t>(std::count(bad.begin(), bad.end(), true));
   size_t at = 0;
   for (SideResult &s : result.sides) {
@@ -140,8 +148,10 @@ Comparison compare(const CaseResult &result, SideKind lamina) {
   return {paired ? std::exp(median(logs)) : ratio, {std::exp(i.low), std::exp(i.high)}};
 }
 
-CaseResult measure(const Case &c, const std::vector<SideKind> &sides, const Options &options, Machine &machine) {
+CaseResult measure(const Case &c, const std::vector<SideKind> &sides, const Options &options, Machine &machine,
+                   double peak_gflops) {
   CaseResult result;
+  result.peak_gflops = peak_gflops;
   result.c = c;
   result.flops = c.flops();
   result.bytes = c.bytes();
@@ -163,13 +173,16 @@ CaseResult measure(const Case &c, const std::vector<SideKind> &sides, const Opti
     } catch (const Unsupported &e) {
       s.error = e.what();
       r.side.reset();
+    } catch (const std::runtime_error &e) { // the other cases may still run
+      s.error = e.what();
+      r.side.reset();
     }
     result.sides.push_back(s);
     runners.push_back(std::move(r));
   }
   if (options.check_only) return result;
   interleave(runners, result, options, machine);
-  judge(runners, result);
+  judge(runners, result, machine);
   return result;
 }
 

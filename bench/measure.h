@@ -33,6 +33,7 @@ struct SideResult {
 struct CaseResult {
   Case c;
   double flops = 0, bytes = 0;
+  double peak_gflops = 0; ///< of all threads, while this case was measured
   std::vector<SideResult> sides;
   size_t rounds = 0, dropped = 0; ///< samples of all sides; those disturbed
   bool noisy = false;             ///< hardly a sample was undisturbed: medians are over the fastest quarter
@@ -51,8 +52,10 @@ struct Comparison {
 /** NaN where one of the two is missing. */
 Comparison compare(const CaseResult &result, SideKind lamina);
 
-/** Times the sides on one case for about options.seconds each, in random order, a canary beside each sample. */
-CaseResult measure(const Case &c, const std::vector<SideKind> &sides, const Options &options, Machine &machine);
+/** Times the sides on one case for about options.seconds each, in random order, a canary beside each sample. The peak is the
+    whole run's, kept where the case cannot tell its own. */
+CaseResult measure(const Case &c, const std::vector<SideKind> &sides, const Options &options, Machine &machine,
+                   double peak_gflops);
 
 } // namespace bench
 

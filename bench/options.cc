@@ -18,7 +18,7 @@ const char *const kUsage =
     "\n"
     "  --suite NAMES     suites, separated by commas, or all (default resnet50; of --quick, quick)\n"
     "  --pass NAMES      passes, separated by commas, or all (default forward; of --quick, all)\n"
-    "  --batch NUMBERS   batch sizes, separated by commas (default 1; of linear layers 1,16,64,256)\n"
+    "  --batch NUMBERS   batch sizes, separated by commas (default 1; linear 1,16,64,256; net_training 8)\n"
     "  --filter TEXT     only cases whose name contains TEXT\n"
     "  --threads N       threads of both sides (default 1)\n"
     "  --mode MODE       Lamina's math mode: strict, default (the default) or both\n"
@@ -186,18 +186,29 @@ std::vector<SideKind> Options::sides() const {
   return list;
 }
 
+/* Batch sizes when none are asked for. */
+static std::vector<int64_t> usual_batches(Pass pass, bool check_only) {
+  if (check_only) return {2};
+  if (pass == Pass::LinearForward || pass == Pass::LinearBackward) return {1, 16, 64, 256};
+  if (pass == Pass::NetTraining) return {8};
+  return {1};
+}
+
+/* One value has no variance. */
+static bool possible(const Case &c) {
+  const bool statistics = is_norm_forward(c.pass) || is_norm_backward(c.pass);
+  return !statistics || c.batch * c.shape.h * c.shape.w > 1;
+}
+
 std::vector<Case> Options::cases() const {
   std::vector<Case> list;
   for (Pass pass : passes)
     for (const Suite *suite : suites)
-      for (const Shape &shape : shapes_of(*suite, pass)) {
-        std::vector<int64_t> sizes = batches;
-        if (sizes.empty()) sizes = shape.kind == Kind::Linear && !check_only ? std::vector<int64_t>{1, 16, 64, 256} : std::vector<int64_t>{check_only ? 2 : 1};
-        for (int64_t batch : sizes) {
+      for (const Shape &shape : shapes_of(*suite, pass))
+        for (int64_t batch : batches.empty() ? usual_batches(pass, check_only) : batches) {
           const Case c = {suite, pass, shape, batch, threads};
-          if (c.name().find(filter) != std::string::npos) list.push_back(c);
+          if (possible(c) && c.name().find(filter) != std::string::npos) list.push_back(c);
         }
-      }
   return list;
 }
 

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <new>
 #include <stdexcept>
 #include <thread>
@@ -135,14 +136,32 @@ Machine::Canary Machine::canary() {
   Canary c;
   c.fma = r.multiply_add(kCanarySteps);
   c.memory = r.read(memory_, static_cast<int64_t>(kCanaryBytes / sizeof(float)));
-  c.switches = switches();
   return c;
 }
 
-int64_t Machine::switches() {
+double Machine::gflops_of(const Canary &canary) const {
+  return 2e-9 * static_cast<double>(kCanarySteps * kChains * rows[row_].lanes) / canary.fma;
+}
+
+static double thread_seconds() {
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+/* Times that any thread of the process was put off its core. */
+static int64_t switches() {
   rusage usage;
   getrusage(RUSAGE_SELF, &usage);
   return usage.ru_nivcsw;
+}
+
+Stolen::Stolen() : wall_(now()), cpu_(thread_seconds()), switches_(switches()) {}
+
+bool Stolen::much(int threads) const {
+  const double wall = now() - wall_, off = wall - (thread_seconds() - cpu_);
+  if (threads > 1) return static_cast<double>(switches() - switches_) > wall / 4e-3;
+  return off > 0.01 * wall;
 }
 
 std::vector<bool> disturbed(const std::vector<Machine::Canary> &before, const std::vector<Machine::Canary> &after,
@@ -156,7 +175,7 @@ std::vector<bool> disturbed(const std::vector<Machine::Canary> &before, const st
   const double fma_limit = quantile(fma, 0.1) * (1 + tolerance), memory_limit = quantile(memory, 0.25) * (1 + 4 * tolerance);
   std::vector<bool> result;
   for (size_t i = 0; i < before.size(); i++)
-    result.push_back(fma[i] > fma_limit || memory[i] > memory_limit || after[i].switches != before[i].switches);
+    result.push_back(fma[i] > fma_limit || memory[i] > memory_limit);
   return result;
 }
 

@@ -28,10 +28,10 @@ public:
 
   struct Canary {
     double fma, memory; ///< seconds
-    int64_t switches;   ///< times that the process was put off its cores so far
   };
   Canary canary();
-  static int64_t switches();
+  /** GFLOP/s of one thread at a canary's pace. */
+  double gflops_of(const Canary &canary) const;
 
 private:
   std::ptrdiff_t row_;
@@ -39,8 +39,21 @@ private:
   float *memory_;
 };
 
+/** How much the scheduler took from a stretch of work. */
+class Stolen {
+public:
+  Stolen();
+  /** Whether this thread was off its core for more than 1% of the time since then, or, with several threads, any was put
+      off more than once in 4 ms. */
+  bool much(int threads) const;
+
+private:
+  double wall_, cpu_;
+  int64_t switches_;
+};
+
 /** Tells which of the samples are disturbed, from the canaries before and after each: slower than the best ones by more
-    than `tolerance`, or put off the core meanwhile. */
+    than `tolerance`. */
 std::vector<bool> disturbed(const std::vector<Machine::Canary> &before, const std::vector<Machine::Canary> &after,
                             double tolerance);
 

@@ -128,7 +128,7 @@ void detail_row(std::ostream &out, const CaseResult &r, SideKind lamina, const E
   out << "<tr><td>" << escape(r.c.name()) << "</td><td>" << r.c.shape.count << "</td><td>" << side_name(lamina) << "</td><td>"
       << format("%.4g", s->seconds * 1e3) << "</td><td>" << (other ? format("%.4g", other->seconds * 1e3) : "–") << "</td><td>"
       << format("%.2f", c.ratio) << "</td><td>" << format("%.2f", c.interval.low) << "–" << format("%.2f", c.interval.high)
-      << "</td><td>" << format("%.0f", gflops) << "</td><td>" << format("%.0f", 100 * gflops / e.peak_gflops) << "</td><td>"
+      << "</td><td>" << format("%.0f", gflops) << "</td><td>" << format("%.0f", 100 * gflops / r.peak_gflops) << "</td><td>"
       << (r.bytes > 0 ? format("%.0f", 1e-7 * r.bytes / s->seconds / e.memory_gb) : "–") << "</td><td>"
       << format("%.1e", s->numeric_error) << "</td><td>" << escape(s->detail) << "</td></tr>\n";
 }
@@ -161,8 +161,8 @@ void write_report(const std::string &path, const std::vector<CaseResult> &result
   out << "<p>A ratio is oneDNN's best time over Lamina's: above 1, Lamina is faster.</p>\n<div class=\"wide\"><table>"
       << "<tr><th>cases</th><th>mode</th><th>geo. mean</th><th>weighted</th><th>worst</th><th>below 1.0</th></tr>\n";
   for (SideKind lamina : lamina_sides(o)) {
-    for (const auto &[name, group] : copies) summary_row(out, name, summarize(group, lamina, e));
-    if (copies.size() > 1) summary_row(out, "all", summarize(results, lamina, e));
+    for (const auto &[name, group] : copies) summary_row(out, name, summarize(group, lamina));
+    if (copies.size() > 1) summary_row(out, "all", summarize(results, lamina));
   }
   out << "</table></div>\n";
 

@@ -14,11 +14,11 @@ std::vector<SideKind> lamina_sides(const Options &o) {
   return list;
 }
 
-Summary summarize(const std::vector<CaseResult> &results, SideKind lamina, const Environment &e) {
+Summary summarize(const std::vector<CaseResult> &results, SideKind lamina) {
   Summary s = {};
   s.lamina = lamina;
   std::vector<double> ratios;
-  double flops = 0;
+  double at_peak = 0; // seconds, if all ran at the peak
   for (const CaseResult &r : results) {
     const double ratio = compare(r, lamina).ratio;
     if (std::isnan(ratio)) continue;
@@ -32,12 +32,12 @@ Summary summarize(const std::vector<CaseResult> &results, SideKind lamina, const
     }
     s.lamina_seconds += r.c.shape.count * r.side(lamina)->seconds;
     s.onednn_seconds += r.c.shape.count * r.best_onednn()->seconds;
-    flops += r.c.shape.count * r.flops;
+    at_peak += r.c.shape.count * 1e-9 * r.flops / r.peak_gflops;
   }
   s.geomean = geomean(ratios);
   s.weighted = s.onednn_seconds / s.lamina_seconds;
-  s.lamina_percent = 1e-7 * flops / s.lamina_seconds / e.peak_gflops;
-  s.onednn_percent = 1e-7 * flops / s.onednn_seconds / e.peak_gflops;
+  s.lamina_percent = 100 * at_peak / s.lamina_seconds;
+  s.onednn_percent = 100 * at_peak / s.onednn_seconds;
   return s;
 }
 
@@ -99,7 +99,7 @@ void print_case(const CaseResult &r, const Options &o, const Environment &e) {
       std::printf(" | %5.2f [%4.2f-%4.2f]", c.ratio, c.interval.low, c.interval.high);
     const double gflops = 1e-9 * r.flops / s->seconds, gb = 1e-9 * r.bytes / s->seconds;
     if (r.flops > 0)
-      std::printf(" %8.1f %5.1f", gflops, 100 * gflops / e.peak_gflops);
+      std::printf(" %8.1f %5.1f", gflops, 100 * gflops / r.peak_gflops);
     else
       std::printf(" %8s %5s", "-", "-");
     if (r.bytes > 0)
@@ -127,7 +127,7 @@ static void print_one(const Summary &s) {
   std::printf("\n");
 }
 
-void print_summary(const std::vector<CaseResult> &results, const Options &o, const Environment &e) {
+void print_summary(const std::vector<CaseResult> &results, const Options &o) {
   std::map<std::string, std::vector<CaseResult>> groups;
   for (const CaseResult &r : results)
     groups[std::string(pass_name(r.c.pass)) + "/" + r.c.suite->name + "/b" + std::to_string(r.c.batch)].push_back(r);
@@ -136,11 +136,11 @@ void print_summary(const std::vector<CaseResult> &results, const Options &o, con
     for (const auto &[name, group] : groups) {
       std::printf("%s\n", name.c_str());
       for (SideKind kind : lamina_sides(o))
-        if (const Summary s = summarize(group, kind, e); s.cases > 0) print_one(s);
+        if (const Summary s = summarize(group, kind); s.cases > 0) print_one(s);
     }
   std::printf("all\n");
   for (SideKind kind : lamina_sides(o)) {
-    const Summary s = summarize(results, kind, e);
+    const Summary s = summarize(results, kind);
     if (s.cases > 0)
       print_one(s);
     else

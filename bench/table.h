@@ -27,9 +27,9 @@ struct Summary {
   double geomean = 0, weighted = 0, worst = 0;
   std::string worst_name;
   double lamina_seconds = 0, onednn_seconds = 0; ///< weighted by the layers' counts
-  double lamina_percent = 0, onednn_percent = 0; ///< of the FMA peak, time-weighted
+  double lamina_percent = 0, onednn_percent = 0; ///< of the FMA peak at the time, time-weighted
 };
-Summary summarize(const std::vector<CaseResult> &results, SideKind lamina, const Environment &e);
+Summary summarize(const std::vector<CaseResult> &results, SideKind lamina);
 
 /** The Lamina sides among those that were run. */
 std::vector<SideKind> lamina_sides(const Options &o);
@@ -37,7 +37,7 @@ std::vector<SideKind> lamina_sides(const Options &o);
 void print_environment(const Environment &e, const Options &o);
 void print_header(const Options &o);
 void print_case(const CaseResult &r, const Options &o, const Environment &e);
-void print_summary(const std::vector<CaseResult> &results, const Options &o, const Environment &e);
+void print_summary(const std::vector<CaseResult> &results, const Options &o);
 
 /** Throws std::runtime_error when the file cannot be written. */
 void write_json(const std::string &path, const std::vector<CaseResult> &results, const Options &o, const Environment &e);
