@@ -73,6 +73,7 @@ std::unique_ptr<Side> make_onednn_norm(const Case &c, const Data &data, bool nhw
 std::unique_ptr<Side> make_onednn_linear(const Case &c, const Data &data, bool nhwc);
 std::unique_ptr<Side> make_onednn_pool(const Case &c, const Data &data, bool nhwc);
 std::unique_ptr<Side> make_onednn_softmax(const Case &c, const Data &data);
+std::unique_ptr<Side> make_onednn_net(const Case &c, const std::string &folder, bool nhwc);
 
 /** The fastest of several ways to run a case; those that oneDNN cannot create are passed over. */
 template <typename Make> std::unique_ptr<Side> fastest(size_t ways, Make make) {

@@ -84,7 +84,11 @@ inline eltwise_forward::primitive_desc relu_forward(const engine &e, const Desc 
 inline eltwise_backward::primitive_desc relu_backward(const engine &e, const Desc &x, const primitive_attr &attr) {
   return {e, algorithm::eltwise_relu_use_dst_for_bwd, x, x, x, 0.f, 0.f, relu_forward(e, x), attr};
 }
+inline eltwise_forward::primitive_desc relu_inference(const engine &e, const Desc &x, const primitive_attr &attr) {
+  return {e, prop_kind::forward_inference, algorithm::eltwise_relu, x, x, 0.f, 0.f, attr};
+}
 inline void append_relu(post_ops &ops) { ops.append_eltwise(algorithm::eltwise_relu, 0.f, 0.f); }
+inline Dims dims_of(const Desc &d) { return d.get_dims(); }
 constexpr bool kNormBackwardTakesShift = false;
 
 #else
@@ -151,7 +155,11 @@ inline eltwise_forward::primitive_desc relu_forward(const engine &e, const Desc 
 inline eltwise_backward::primitive_desc relu_backward(const engine &e, const Desc &x, const primitive_attr &attr) {
   return {{algorithm::eltwise_relu_use_dst_for_bwd, x, x, 0.f, 0.f}, attr, e, relu_forward(e, x)};
 }
+inline eltwise_forward::primitive_desc relu_inference(const engine &e, const Desc &x, const primitive_attr &attr) {
+  return {{prop_kind::forward_inference, algorithm::eltwise_relu, x, 0.f, 0.f}, attr, e};
+}
 inline void append_relu(post_ops &ops) { ops.append_eltwise(1.f, algorithm::eltwise_relu, 0.f, 0.f); }
+inline Dims dims_of(const Desc &d) { return d.dims(); }
 constexpr bool kNormBackwardTakesShift = true;
 
 #endif

@@ -295,6 +295,7 @@ double error_bound(const Case &c, bool strict) {
   case Pass::BackwardWeights: return eps * (2 + 0.5 * std::sqrt(n)) * (strict ? 1 : 4);
   case Pass::LinearForward:
   case Pass::LinearBackward: return eps * (2 + 0.5 * std::sqrt(std::max(n, static_cast<double>(c.shape.c))));
+  case Pass::NetInference: return 1e-4;
   default: return 64 * eps;
   }
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lamina's side: a graph of one layer (or a model file), planned and run through the public interface. */
+#include "model.h"
 #include "side.h"
 
 #include "lamina/lamina.h"
@@ -241,8 +242,7 @@ private:
     lamina_tensor t;
     const char *name = lamina_graph_input_name(graph_.get(), 0);
     check(lamina_graph_value(graph_.get(), name, &t));
-    images_ = Array(case_.batch * lamina_tensor_count(&t));
-    for (int64_t i = 0; i < images_.size(); i++) images_[i] = static_cast<float>(i * 7919 % 255) / 127.5f - 1;
+    images_ = make_images(case_.batch * lamina_tensor_count(&t));
     set(name, images_.data(), LAMINA_F32, std::vector<int64_t>(t.dim + 1, t.dim + t.rank));
     if (!training_) return;
     labels_.resize(static_cast<size_t>(case_.batch));

@@ -83,7 +83,7 @@ Results OneDnnSide::results() {
   return all;
 }
 
-std::unique_ptr<Side> make_onednn_side(bool nhwc, const Case &c, const Data &data, const SideOptions &) {
+std::unique_ptr<Side> make_onednn_side(bool nhwc, const Case &c, const Data &data, const SideOptions &options) {
   const double start = now();
   std::unique_ptr<Side> side;
   try {
@@ -99,7 +99,10 @@ std::unique_ptr<Side> make_onednn_side(bool nhwc, const Case &c, const Data &dat
       side = make_onednn_softmax(c, data);
       break;
     case Kind::Optimizer: throw Unsupported("oneDNN has no optimizers");
-    case Kind::Net: throw Unsupported("oneDNN has no networks");
+    case Kind::Net:
+      if (c.pass == Pass::NetTraining) throw Unsupported("oneDNN trains no networks");
+      side = make_onednn_net(c, options.model_path, nhwc);
+      break;
     }
   } catch (const dnnl::error &e) {
     throw Unsupported(std::string("oneDNN: ") + e.what());

@@ -111,7 +111,9 @@ void print_case(const CaseResult &r, const Options &o, const Environment &e) {
     else
       std::printf(" %7.1e", s->numeric_error);
   }
-  if (r.dropped) std::printf("  %zu of %zu disturbed%s", r.dropped, r.rounds * o.sides().size(), r.noisy ? ", NOISY" : "");
+  size_t samples = 0;
+  for (const SideResult &s : r.sides) samples += s.samples.size();
+  if (r.dropped) std::printf("  %zu of %zu disturbed%s", r.dropped, samples, r.noisy ? ", NOISY" : "");
   std::printf("\n");
   for (const SideResult &s : r.sides)
     if (!s.error.empty() && is_lamina(s.kind)) std::printf("  %s: %s\n", side_name(s.kind), s.error.c_str());
