@@ -27,7 +27,8 @@ std::vector<Verdict> judge(const std::vector<Timings> &timings, const Limits &li
     v.low = std::exp(interval.low);
     v.high = std::exp(interval.high);
     v.p = bootstrap_p_value(logs, floor, seed + i, bootstraps);
-    v.suspect = centre > threshold && interval.low > floor;
+    const bool seen = median(timings[i].base) * std::expm1(centre) > limits.seconds;
+    v.suspect = seen && centre > threshold && interval.low > floor;
     v.noisy = !v.suspect && centre - interval.low > threshold - floor;
     p.push_back(v.p);
   }

@@ -5,6 +5,9 @@
  * the bootstrap interval is above the floor, and the hypothesis "no slower than the floor" is rejected with the false
  * discovery rate over all cases held to 5% (Benjamini and Hochberg). It is noisy when a change of the threshold's size would
  * not be told from the floor: the interval reaches further below the median than the two are apart.
+ *
+ * A run of less than a microsecond takes some tens of nanoseconds more or less when code elsewhere in the library has moved
+ * its own to other addresses, and does so each time: a difference that small is never a regression.
  */
 #ifndef LAMINA_BENCH_GATE_JUDGE_H
 #define LAMINA_BENCH_GATE_JUDGE_H
@@ -15,6 +18,7 @@ namespace bench {
 
 struct Limits {
   double threshold = 0.05, floor = 0.02; ///< slower by this share
+  double seconds = 50e-9;                ///< and by this much a run
 };
 
 struct Verdict {

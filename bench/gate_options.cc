@@ -17,7 +17,7 @@ const char *const kGateUsage =
     "       lamina-gate --list [--suite NAME]\n"
     "\n"
     "Both builds of liblamina run in this process, in turns. A case fails when it is slower by more than the threshold,\n"
-    "surely by more than the floor, and was so again when it was measured anew.\n"
+    "surely by more than the floor and 50 ns a run, and was so again when it was measured anew.\n"
     "\n"
     "  --suite NAME      gate (default): every kind of layer, a quarter of a minute; or a suite of lamina-bench\n"
     "  --pass NAME       only this pass\n"
