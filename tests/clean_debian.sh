@@ -12,7 +12,7 @@ work=$(mktemp -d)
 root=$work/root
 
 unmount() {
-  for place in dev sys proc; do
+  for place in dev/pts dev sys proc; do
     if mountpoint -q "$root/$place"; then umount "$root/$place"; fi
   done
 }
@@ -36,6 +36,7 @@ fresh_root() {
   mount -t proc proc "$root/proc"
   mount --bind /sys "$root/sys"
   mount --bind /dev "$root/dev"
+  mount --bind /dev/pts "$root/dev/pts"
   mkdir -p "$root$1"
   git clone --quiet --no-hardlinks . "$root$1/lamina"
   if [ -d ../shared/golden ]; then mkdir "$root$1/shared" && cp -R ../shared/golden "$root$1/shared/"; fi
