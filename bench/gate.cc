@@ -114,15 +114,15 @@ private:
   }
 
   void describe(const Look &look) {
-    const lamina_context_info info = look.info();
+    const lamina_context_info &info = look.info();
     Fingerprint &m = record_.machine;
     m.cpu = info.cpu;
     m.isa = info.isa;
     m.l1 = static_cast<int64_t>(info.l1);
     m.l2 = static_cast<int64_t>(info.l2);
     m.l3 = static_cast<int64_t>(info.l3);
-    record_.base = {base_.path, look.base_version(), base_.build_id};
-    record_.candidate = {candidate_.path, look.candidate_version(), candidate_.build_id};
+    record_.base = {base_.path, look.version(0), base_.build_id};
+    record_.candidate = {candidate_.path, look.version(1), candidate_.build_id};
     if (o_.engine.threads > info.cores)
       throw GateError("--threads " + std::to_string(o_.engine.threads) + ": this process may use " +
                       std::to_string(info.cores) + " cores");
@@ -180,7 +180,7 @@ private:
     return suspects;
   }
 
-  /* The libraries are loaded anew, memory is fresh, and nothing of the first look counts. */
+  /* Memory is fresh, and nothing of the first look counts. */
   void second_look(const std::vector<size_t> &suspects) {
     Look look(base_, candidate_, o_.engine, Random(o_.seed + 1).next());
     std::vector<Timings> timings(cases_.size());

@@ -14,18 +14,34 @@ static constexpr int kMostRuns = 2000, kMostRepeats = 6;
 static constexpr size_t kQuads = 3;
 
 Look::Look(const LibraryFile &base, const LibraryFile &candidate, const EngineOptions &options, uint64_t seed)
-    : base_(base, true, options, arenas_), candidate_(candidate, false, options, arenas_), random_(seed),
-      threads_(options.threads) {}
+    : files_{&base, &candidate}, options_(options), random_(seed) {
+  load();
+  info_ = engines_[0]->info();
+  cpu_ = info_.cpu;
+  isa_ = info_.isa;
+  info_.cpu = cpu_.c_str();
+  info_.isa = isa_.c_str();
+  info_.isas = nullptr;
+  for (size_t side : {0, 1}) versions_[side] = engines_[side]->api().version();
+}
+
+void Look::load() {
+  const size_t first = random_.below(2);
+  for (auto &engine : engines_) engine.reset();
+  for (size_t side : {first, 1 - first})
+    engines_[side] = std::make_unique<Engine>(*files_[side], side == 0, options_, arenas_);
+}
 
 /* How often something else was given this thread's core (this process's, when it has several). */
 int64_t Look::preemptions() const {
   rusage usage = {};
-  getrusage(threads_ == 1 ? RUSAGE_THREAD : RUSAGE_SELF, &usage);
+  getrusage(options_.threads == 1 ? RUSAGE_THREAD : RUSAGE_SELF, &usage);
   return usage.ru_nivcsw;
 }
 
 void Look::round(const std::vector<Case> &cases, const std::vector<size_t> &which, std::vector<Timings> &timings,
                  const std::function<void()> &progress) {
+  load();
   std::vector<size_t> order = which;
   shuffle(order, random_);
   for (size_t i : order) {
@@ -60,13 +76,12 @@ static double time_one_run(Subject *sides[2]) {
 }
 
 double Look::half(const Case &c, bool exchanged, uint64_t layout, Timings &t, std::vector<double> seconds[2]) {
-  Engine *engines[2] = {&base_, &candidate_};
   std::unique_ptr<Subject> built[2];
   const size_t first = random_.below(2);
   for (size_t side : {first, 1 - first}) {
     Arena &arena = arenas_[exchanged ? 1 - side : side];
     arena.start(layout);
-    built[side] = std::make_unique<Subject>(*engines[side], c, arena);
+    built[side] = std::make_unique<Subject>(*engines_[side], c, arena);
   }
   Subject *sides[2] = {built[0].get(), built[1].get()};
   if (!t.runs) {

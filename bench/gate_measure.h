@@ -4,8 +4,9 @@
  * Timing two libraries against each other. A round of a case is: build it on both sides, in random order, base in one
  * arena and candidate in the other; time short blocks in the order ABBA or BAAB, by lot; then build it again with the
  * arenas exchanged and time as much. A block that was preempted is repeated. The round gives one
- * log ratio: the mean of both halves, each the median of its quads. Rounds are independent: other gaps in memory, another
- * order of cases, another moment. Their medians and intervals are the gate's evidence.
+ * log ratio: the mean of both halves, each the median of its quads. Rounds are independent: the libraries are loaded anew,
+ * which puts their code on other pages (that alone moves a case by up to 6% in one load out of ten), other gaps in memory,
+ * another order of cases, another moment. Their medians and intervals are the gate's evidence.
  */
 #ifndef LAMINA_BENCH_GATE_MEASURE_H
 #define LAMINA_BENCH_GATE_MEASURE_H
@@ -26,7 +27,7 @@ struct Timings {
   std::string missing;                   ///< why the base cannot run it; nothing was measured then
 };
 
-/** Two freshly loaded libraries with fresh memory, and what is measured with them. */
+/** Two libraries with fresh memory, and what is measured with them. */
 class Look {
 public:
   Look(const LibraryFile &base, const LibraryFile &candidate, const EngineOptions &options, uint64_t seed);
@@ -34,15 +35,20 @@ public:
   /** One more round of these cases, in random order. */
   void round(const std::vector<Case> &cases, const std::vector<size_t> &which, std::vector<Timings> &timings,
              const std::function<void()> &progress);
-  lamina_context_info info() const { return base_.info(); }
-  std::string base_version() const { return base_.api().version(); }
-  std::string candidate_version() const { return candidate_.api().version(); }
+  /** Of the first load; its strings live as long as the look. */
+  const lamina_context_info &info() const { return info_; }
+  const std::string &version(size_t side) const { return versions_[side]; }
 
 private:
-  Arena arenas_[2];
-  Engine base_, candidate_;
+  const LibraryFile *files_[2];
+  const EngineOptions options_;
   Random random_;
-  int threads_;
+  Arena arenas_[2];
+  std::unique_ptr<Engine> engines_[2]; ///< base, candidate
+  lamina_context_info info_ = {};
+  std::string versions_[2], cpu_, isa_;
+
+  void load();
 
   void measure(const Case &c, Timings &t);
   double half(const Case &c, bool exchanged, uint64_t layout, Timings &t, std::vector<double> seconds[2]);

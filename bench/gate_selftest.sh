@@ -55,7 +55,7 @@ build slow
 value() { sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" "$work/result.json"; }
 
 echo "What $percent% more steps in the tile's depth cost (60 rounds; a 1x1 convolution is one product of matrices):"
-"$gate" "$work/base.so" "$work/slow.so" "$@" --filter forward/gate/256x14x14_512k1 --rounds 60 \
+"$gate" "$work/base.so" "$work/slow.so" "$@" --suite gate --filter forward/gate/256x14x14_512k1 --rounds 60 \
   --json "$work/result.json" >"$work/out" || [ $? -ne 2 ] || exit 1
 echo "  $(head -1 "$work/out"): ratio $(value ratio), 95% interval $(value low) to $(value high)"
 
