@@ -17,7 +17,7 @@ namespace {
 
 enum Exit { kPass = 0, kRegression = 1, kUsage = 2, kInconclusive = 3 };
 
-constexpr int kMostExtensions = 2; // a noisy case is measured for so many times the rounds more
+constexpr int kMostExtensions = 4; // a noisy case is measured for so many times the rounds more
 
 /* One case's way through both looks. */
 struct Judged {
