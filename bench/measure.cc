@@ -37,12 +37,12 @@ int calibrate(Side &side) {
 }
 
 /* False if the scheduler cut it. */
-bool sample(Runner &r, SideResult &result, Machine &machine, int threads) {
+bool sample(Runner &r, SideResult &result, Machine &machine) {
   r.before.push_back(machine.canary());
   r.side->run(1);
   const Stolen stolen;
   result.samples.push_back(r.side->run(r.runs) / r.runs);
-  r.cut.push_back(stolen.much(threads));
+  r.cut.push_back(stolen.much());
   r.after.push_back(machine.canary());
   return !r.cut.back();
 }
@@ -67,7 +67,7 @@ void interleave(std::vector<Runner> &runners, CaseResult &result, const Options 
     bool on_core = true;
     for (size_t i : order) {
       let_pools_sleep(result.c.threads);
-      on_core &= sample(runners[i], result.sides[i], machine, result.c.threads);
+      on_core &= sample(runners[i], result.sides[i], machine);
     }
     clean += on_core;
     result.rounds++;

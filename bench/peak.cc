@@ -5,10 +5,11 @@
 #include "side.h"
 #include "stats.h"
 
-#include <sys/resource.h>
+#include <dirent.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -143,25 +144,37 @@ double Machine::gflops_of(const Canary &canary) const {
   return 2e-9 * static_cast<double>(kCanarySteps * kChains * rows[row_].lanes) / canary.fma;
 }
 
-static double thread_seconds() {
+/* Seconds that threads of the process waited on a run queue, by the kernel's count (schedstat's second number); where it
+   keeps none, the seconds that this thread was off its core. */
+static double waited_seconds() {
+  double total = 0;
+  bool known = false;
+  if (DIR *tasks = opendir("/proc/self/task")) {
+    while (const dirent *entry = readdir(tasks)) {
+      char path[64], text[96];
+      if (entry->d_name[0] == '.' || snprintf(path, sizeof path, "/proc/self/task/%.20s/schedstat", entry->d_name) < 0) continue;
+      FILE *file = fopen(path, "r");
+      if (!file) continue; // a thread that has just ended
+      unsigned long long ran, waited;
+      if (fgets(text, sizeof text, file) && sscanf(text, "%llu %llu", &ran, &waited) == 2) {
+        total += 1e-9 * static_cast<double>(waited);
+        known = true;
+      }
+      fclose(file);
+    }
+    closedir(tasks);
+  }
+  if (known) return total;
   timespec t;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+  return now() - (static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec));
 }
 
-/* Times that any thread of the process was put off its core. */
-static int64_t switches() {
-  rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_nivcsw;
-}
+Stolen::Stolen() : waited_(waited_seconds()) { wall_ = now(); }
 
-Stolen::Stolen() : wall_(now()), cpu_(thread_seconds()), switches_(switches()) {}
-
-bool Stolen::much(int threads) const {
-  const double wall = now() - wall_, off = wall - (thread_seconds() - cpu_);
-  if (threads > 1) return static_cast<double>(switches() - switches_) > wall / 4e-3;
-  return off > 0.01 * wall;
+bool Stolen::much() const {
+  const double wall = now() - wall_;
+  return waited_seconds() - waited_ > 0.01 * wall;
 }
 
 std::vector<bool> disturbed(const std::vector<Machine::Canary> &before, const std::vector<Machine::Canary> &after,

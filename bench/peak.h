@@ -39,17 +39,16 @@ private:
   float *memory_;
 };
 
-/** How much the scheduler took from a stretch of work. */
+/** How much the scheduler took from a stretch of work: the time that threads of this process, all of them, could have run
+    and were kept waiting for a core. */
 class Stolen {
 public:
   Stolen();
-  /** Whether this thread was off its core for more than 1% of the time since then, or, with several threads, any was put
-      off more than once in 4 ms. */
-  bool much(int threads) const;
+  /** Whether that was more than 1% of the time since then. */
+  bool much() const;
 
 private:
-  double wall_, cpu_;
-  int64_t switches_;
+  double wall_, waited_;
 };
 
 /** Tells which of the samples are disturbed, from the canaries before and after each: slower than the best ones by more
