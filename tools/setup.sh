@@ -4,7 +4,7 @@
 
 build_packages='gcc libc6-dev meson ninja-build pkg-config libhwloc-dev libjansson-dev zlib1g-dev check'
 test_packages='clang g++ binutils'
-bench_packages='libbenchmark-dev libdnnl-dev cmake'
+bench_packages='libbenchmark-dev libdnnl-dev cmake gnuplot-nox'
 cross_packages='gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user'
 
 say() { printf '\n== %s\n' "$*"; }
