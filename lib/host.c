@@ -84,5 +84,6 @@ void lamina_host_init(lamina_context *context) {
       .gemm_packed_bytes = host_gemm_packed_bytes,
       .gemm_pack_b = host_gemm_pack_b,
       .ext = host_ext,
+      .math = context->options.math,
   };
 }

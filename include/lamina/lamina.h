@@ -50,12 +50,6 @@ LAMINA_API const char *lamina_status_name(lamina_status status);
 
 /* ---- context --------------------------------------------------------------------------------------------------- */
 
-typedef enum lamina_math_mode {
-  LAMINA_MATH_DEFAULT = 0, /**< fast algorithms whose error stays near the direct ones' */
-  LAMINA_MATH_STRICT,      /**< direct algorithms only */
-  LAMINA_MATH_FAST
-} lamina_math_mode;
-
 /** Zero-initialise, set `size` to sizeof, then the fields wanted. */
 typedef struct lamina_context_options {
   size_t size;

@@ -52,6 +52,13 @@ typedef struct lamina_tensor {
   int64_t stride[LAMINA_MAX_RANK];
 } lamina_tensor;
 
+/** How freely a kernel may choose its algorithm. */
+typedef enum lamina_math_mode {
+  LAMINA_MATH_DEFAULT = 0, /**< fast algorithms whose RMS error is within 2.5 times the direct ones' (Winograd) */
+  LAMINA_MATH_STRICT,      /**< direct algorithms only */
+  LAMINA_MATH_FAST         /**< any algorithm whose error is bounded */
+} lamina_math_mode;
+
 typedef enum lamina_mode { LAMINA_INFER = 0, LAMINA_TRAIN = 1 } lamina_mode;
 
 /* ---- attributes ------------------------------------------------------------------------------------------------ */
@@ -289,6 +296,7 @@ struct lamina_host {
                       const float *scale, float *packed);
   /** Later services by name, or NULL. "lamina.kernels" is the table of kernels.h: no part of this stable ABI. */
   const void *(*ext)(const lamina_host *host, const char *id);
+  lamina_math_mode math; /**< the context's math mode */
 };
 
 #ifdef __cplusplus
