@@ -127,6 +127,37 @@ typedef struct lamina_optimizer_kernels {
   double (*sum_squares)(int64_t n, const float *x); /* accumulated in double, in a fixed order */
 } lamina_optimizer_kernels;
 
+/*
+ * Winograd's minimal filtering F(m x m, 3 x 3) (Lavin and Gray 2015): y = A^T ((G g G^T) . (B^T d B)) A for tiles of m x m
+ * outputs, from m + 2 points along each axis, of which the last is infinity. A narrow tile has one output less along an
+ * axis and leaves that last point out; all other points, and so the weights, are the same. Point (i, j) is number
+ * i * points + j; `rows` and `columns` are a tile's points along the axes, points or points - 1.
+ */
+typedef struct lamina_winograd_output {
+  int64_t channels;
+  const float *m;  /* m[p * m_point + c] */
+  int64_t m_point; /* m has whole vectors of channels */
+  int rows, columns;
+  const float *bias;       /* channels floats, or NULL */
+  const float *const *add; /* outputs * outputs pixels, or NULL; read where y is written */
+  float *const *y;         /* outputs * outputs pixels; NULL for one that is not wanted */
+  float lo, hi;            /* y = clamp(A^T m A + bias + add) */
+} lamina_winograd_output;
+
+typedef struct lamina_winograd_form {
+  int outputs, points; /* along an axis: 2 and 4, or 4 and 6 */
+  /* v[p * v_point + c] = (B^T d B)(p) for d(i, j) = x[i * points + j][c], c < channels, x pointing at points * points
+     pixels. v gets whole vectors, with zeros after the last channel. */
+  void (*input)(int64_t channels, const float *const *x, int rows, int columns, float *v, int64_t v_point);
+  void (*output)(const lamina_winograd_output *output);
+  /* u[p * u_point + i] = (G g G^T)(p) for g(r, s) = g[(3 r + s) * g_tap + i], i < n. */
+  void (*weights)(int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point);
+} lamina_winograd_form;
+
+typedef struct lamina_winograd_kernels {
+  lamina_winograd_form f2, f4;
+} lamina_winograd_kernels;
+
 typedef struct lamina_kernels {
   const char *isa;   /* "generic", "avx2", "avx512", "neon" */
   int vector_floats;
@@ -136,6 +167,7 @@ typedef struct lamina_kernels {
   const lamina_pool_kernels *pool;
   const lamina_softmax_kernels *softmax;
   const lamina_optimizer_kernels *optimizer;
+  const lamina_winograd_kernels *winograd;
 } lamina_kernels;
 
 extern const lamina_kernels lamina_kernels_generic;

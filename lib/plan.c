@@ -126,6 +126,7 @@ lamina_node *lamina_plan_view(const lamina_plan *plan, const plan_node *node) {
                         .name = node->source->name,
                         .host = &plan->context->host,
                         .mode = plan->options.mode,
+                        .kernel = node->kernel,
                         .attrs = node->attrs,
                         .n_inputs = node->n_inputs,
                         .n_outputs = node->n_outputs,

@@ -25,11 +25,12 @@ static lamina_status note_rejection(lamina_plan *plan, plan_node *node, const la
   return LAMINA_OK;
 }
 
-static lamina_status choose(lamina_plan *plan, plan_node *node, const lamina_node *view) {
+static lamina_status choose(lamina_plan *plan, plan_node *node, lamina_node *view) {
   const lamina_context *context = plan->context;
   const lamina_layer *layer = node->source->layer;
   lamina_status status = LAMINA_OK;
   for (const lamina_kernel *const *k = layer->kernels; *k && !status; k++) {
+    view->kernel = *k;
     const char *reason = why_not(plan, node, *k, view);
     if (!reason && !node->kernel) node->kernel = *k;
     if (reason) status = note_rejection(plan, node, *k, reason);
@@ -43,6 +44,7 @@ static lamina_status choose(lamina_plan *plan, plan_node *node, const lamina_nod
     return lamina_fail(context, LAMINA_UNSUPPORTED, "node '%s': strict mode, and layer '%s' has only generic code for it (%s)",
                        node->source->name, layer->name, node->rejected ? node->rejected : "no other kernel");
   node->cost = (lamina_cost){.size = sizeof node->cost, .algorithm = node->kernel->name};
+  view->kernel = node->kernel;
   if (node->kernel->plan) status = node->kernel->plan(view, &node->cost);
   if (!status && plan->options.mode == LAMINA_INFER) node->cost.saved = 0;
   if (!status && (node->cost.packed > SIZE_MAX / 4 || node->cost.saved > SIZE_MAX / 4 || node->cost.workspace > SIZE_MAX / 4))

@@ -140,11 +140,20 @@ static void check_gaps(const compute_case *c, const lamina_tensor *t) {
       ck_assert_msg(isnan(((float *)t->data)[r * (channels + c->gap) + i]), "a gap between rows was written");
 }
 
+static const lamina_kernel *choose_kernel(compute_case *c) {
+  for (const lamina_kernel *const *k = c->layer->kernels; *k; k++) {
+    c->node.kernel = *k;
+    if (c->kernel ? strcmp((*k)->name, c->kernel) == 0 : !(*k)->supports || (*k)->supports(&c->node)) return *k;
+  }
+  ck_abort_msg("no kernel '%s'", c->kernel ? c->kernel : "that supports the node");
+  return NULL;
+}
+
 void compute_run(compute_case *c, const lamina_context *context) {
-  const lamina_kernel *kernel = c->layer->kernels[0];
   lamina_node *node = &c->node;
   lamina_cost cost = {.size = sizeof cost};
   node->host = &context->host;
+  const lamina_kernel *kernel = choose_kernel(c);
   node->packed = node->workspace = NULL;
   ck_assert_msg(kernel->plan(node, &cost) == LAMINA_OK, "%s", lamina_error_message(context));
   guarded packed = buffer(cost.packed), workspace = buffer(cost.workspace);
@@ -174,10 +183,12 @@ void compute_release(compute_case *c) {
   free(c->shift);
 }
 
-void compute_compare(const char *what, const lamina_tensor *got, const double *want, const double *magnitude) {
+void compute_compare(const compute_case *c, const char *what, const lamina_tensor *got, const double *want,
+                     const double *magnitude) {
+  const double tolerance = c->tolerance > 0 ? c->tolerance : 2e-6;
   for (int64_t i = 0; i < compute_count(got); i++) {
     const double error = fabs(*compute_at(got, i) - want[i]);
-    ck_assert_msg(error <= 2e-6 * magnitude[i] + 1e-30, "%s: number %lld is %.9g, not %.9g (magnitude %g)", what,
+    ck_assert_msg(error <= tolerance * magnitude[i] + 1e-30, "%s: number %lld is %.9g, not %.9g (magnitude %g)", what,
                   (long long)i, (double)*compute_at(got, i), want[i], magnitude[i]);
   }
 }

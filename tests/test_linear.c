@@ -35,7 +35,7 @@ static void verify_forward(const compute_case *c, int64_t in) {
     if (c->epilogue & LAMINA_EPILOGUE_ADD) add_to(y, size, i, *compute_at(&c->node.epilogue.add, i));
     y[i] = fmin(fmax(y[i], c->node.epilogue.lo), c->node.epilogue.hi);
   }
-  compute_compare("y", &c->outputs[0], y, size);
+  compute_compare(c, "y", &c->outputs[0], y, size);
   free(y);
 }
 
@@ -58,11 +58,11 @@ static void verify_backward(const compute_case *c, int64_t in) {
     }
   for (int64_t i = 0; c->accumulate && i < nx; i++) add_to(dx, dx_size, i, *compute_at(&c->before_dx, i));
   for (int64_t i = 0; c->accumulate && i < nw; i++) add_to(dw, dw_size, i, *compute_at(&c->before_dp[0], i));
-  compute_compare("the gradient of x", &c->d_inputs[0], dx, dx_size);
-  compute_compare("the gradient of weight", &c->d_params[0], dw, dw_size);
+  compute_compare(c, "the gradient of x", &c->d_inputs[0], dx, dx_size);
+  compute_compare(c, "the gradient of weight", &c->d_params[0], dw, dw_size);
   if (c->d_params[1].rank >= 0) {
     for (int64_t i = 0; c->accumulate && i < out; i++) add_to(db, db_size, i, *compute_at(&c->before_dp[1], i));
-    compute_compare("the gradient of bias", &c->d_params[1], db, db_size);
+    compute_compare(c, "the gradient of bias", &c->d_params[1], db, db_size);
   }
   free(dx);
 }

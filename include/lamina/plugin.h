@@ -127,6 +127,7 @@ typedef struct lamina_port {
 /* ---- what a callback sees -------------------------------------------------------------------------------------- */
 
 typedef struct lamina_host lamina_host;
+typedef struct lamina_kernel lamina_kernel;
 
 /**
  * What the producer applies to its output before it stores it, in this order:
@@ -170,6 +171,7 @@ typedef struct lamina_node {
   void *saved;     /**< from this node's forward to its backward */
   void *workspace; /**< scratch of one call */
   uint64_t seed;   /**< this run's random stream for this node; forward and its backward see the same */
+  const lamina_kernel *kernel; /**< the kernel that is asked or run, for callbacks that several kernels share */
 } lamina_node;
 
 /** What a kernel asks for and what it costs, filled by `plan`. Bytes are for the given shapes and thread count. */
@@ -184,7 +186,7 @@ typedef struct lamina_cost {
 /* ---- the layer ------------------------------------------------------------------------------------------------- */
 
 /** One implementation of a layer. The first of a layer's kernels that says it supports a node runs it. */
-typedef struct lamina_kernel {
+struct lamina_kernel {
   size_t size;
   const char *name; /**< "generic" says that it is plain C on any ISA, which a plan in strict mode refuses elsewhere */
   const char *isa; /**< the ISA that it needs ("avx2", "avx512", "neon"), or NULL: any */
@@ -196,7 +198,8 @@ typedef struct lamina_kernel {
   lamina_status (*pack)(const lamina_node *node);
   lamina_status (*forward)(const lamina_node *node);
   lamina_status (*backward)(const lamina_node *node); /**< NULL: cannot be trained through */
-} lamina_kernel;
+  int variant; /**< for the layer's own use: what tells kernels apart whose callbacks are the same functions */
+};
 
 enum {
   LAMINA_LAYER_IN_PLACE = 1 << 0,          /**< output 0 may share memory with input 0 (same shape), not with another */

@@ -4,6 +4,7 @@
 #include "../builtin.h"
 
 enum { OUT_CHANNELS, KERNEL, STRIDE, PADDING, DILATION, GROUPS, BIAS };
+enum { DIRECT, WINOGRAD_4X4, WINOGRAD_2X2 }; /* variants: kernels that differ in the algorithm of k x k correlations alone */
 enum { MAX_SIZE = 1 << 16 }; /* of kernel, stride, padding and dilation */
 
 static int64_t gcd(int64_t a, int64_t b) {
@@ -94,19 +95,29 @@ static conv_shape read_shape(const lamina_node *node) {
   return s;
 }
 
+/* Floats of a correlation's packed weights, all groups. */
+static size_t packed_floats(const conv_shape *s, int64_t in, int64_t out) {
+  return (size_t)(s->groups * (s->form ? lamina_conv_winograd_packed_floats(s, in, out)
+                                       : lamina_conv_packed_floats(s, in, out)));
+}
+
+static const lamina_winograd_form *form_of(const lamina_kernels *kernels, int variant) {
+  return variant == DIRECT ? NULL : variant == WINOGRAD_4X4 ? &kernels->winograd->f4 : &kernels->winograd->f2;
+}
+
 lamina_status lamina_conv_describe(const lamina_node *node, conv_shape *s) {
   lamina_status status;
   *s = read_shape(node);
   s->kernels = layer_kernels(node, &status);
   if (status) return status;
+  s->form = form_of(s->kernels, node->kernel ? node->kernel->variant : DIRECT);
   const int64_t taps = s->h.kernel * s->w.kernel, channels = s->groups * s->out;
   const int backward = node->mode == LAMINA_TRAIN && layer_needs_input(node, 0) && !s->depthwise;
-  s->bias = (size_t)(s->depthwise ? round_up(taps * channels, CONV_LINE)
-                                  : s->groups * lamina_conv_packed_floats(s, s->in, s->out));
+  s->bias = s->depthwise ? (size_t)round_up(taps * channels, CONV_LINE) : packed_floats(s, s->in, s->out);
   s->packed = s->bias + (size_t)round_up(channels, CONV_LINE);
   if (!backward) return LAMINA_OK;
   s->backward = s->packed;
-  s->packed += (size_t)(s->groups * lamina_conv_packed_floats(s, s->out, s->in));
+  s->packed += packed_floats(s, s->out, s->in);
   return LAMINA_OK;
 }
 
@@ -150,9 +161,21 @@ static lamina_status infer(lamina_node *node) {
 }
 
 static const char *algorithm(const conv_shape *s) {
+  if (s->form) return s->form->outputs == 4 ? "winograd F(4x4)" : "winograd F(2x2)";
   if (s->depthwise) return "depthwise";
   if (s->pointwise) return "gemm 1x1";
   return s->h.kernel * s->w.kernel == 1 ? "gemm 1x1 strided" : "direct";
+}
+
+/* A variant runs where it is estimated to be faster than the direct sum and the other one. */
+static int winograd_pays(const lamina_node *node) {
+  conv_shape s;
+  if (node->host->math == LAMINA_MATH_STRICT || lamina_conv_describe(node, &s)) return 0;
+  if (!lamina_conv_winograd_possible(&s)) return 0;
+  const lamina_winograd_kernels *forms = s.kernels->winograd;
+  const lamina_winograd_form *other = s.form == &forms->f4 ? &forms->f2 : &forms->f4;
+  const double cost = lamina_conv_winograd_cost(&s, s.form);
+  return cost < 1 && cost <= lamina_conv_winograd_cost(&s, other);
 }
 
 static size_t largest(size_t a, size_t b) { return a > b ? a : b; }
@@ -263,12 +286,29 @@ static const lamina_port bias_port = {.size = sizeof(lamina_port),
                                       .initializer = "fan_in_uniform",
                                       .doc = "(out_channels)"};
 
-static const lamina_kernel kernel = {.size = sizeof(lamina_kernel),
+static const lamina_kernel winograd4x4 = {.size = sizeof(lamina_kernel),
+                                          .name = "winograd4x4",
+                                          .supports = winograd_pays,
+                                          .plan = plan,
+                                          .pack = pack,
+                                          .forward = forward,
+                                          .backward = backward,
+                                          .variant = WINOGRAD_4X4};
+static const lamina_kernel winograd2x2 = {.size = sizeof(lamina_kernel),
+                                          .name = "winograd2x2",
+                                          .supports = winograd_pays,
+                                          .plan = plan,
+                                          .pack = pack,
+                                          .forward = forward,
+                                          .backward = backward,
+                                          .variant = WINOGRAD_2X2};
+static const lamina_kernel direct = {.size = sizeof(lamina_kernel),
                                      .name = "direct",
                                      .plan = plan,
                                      .pack = pack,
                                      .forward = forward,
-                                     .backward = backward};
+                                     .backward = backward,
+                                     .variant = DIRECT};
 
 const lamina_layer lamina_layer_conv2d = {
     .size = sizeof(lamina_layer),
@@ -280,6 +320,6 @@ const lamina_layer lamina_layer_conv2d = {
     .attrs = (const lamina_attr *const[]){&out_channels, &kernel_attr, &stride, &padding_attr, &dilation, &groups,
                                           &bias_attr, NULL},
     .ports = (const lamina_port *const[]){&x_port, &y_port, &weight_port, &bias_port, NULL},
-    .kernels = (const lamina_kernel *const[]){&kernel, NULL},
+    .kernels = (const lamina_kernel *const[]){&winograd4x4, &winograd2x2, &direct, NULL},
     .infer = infer,
 };

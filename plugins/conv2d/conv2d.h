@@ -30,6 +30,7 @@ typedef struct conv_shape {
   const lamina_node *node;
   const lamina_host *host;
   const lamina_kernels *kernels;
+  const lamina_winograd_form *form; /* NULL: the direct sum */
   int64_t images, groups;
   int64_t in, out; /* channels of a group */
   conv_axis_shape h, w;
@@ -111,6 +112,15 @@ void lamina_conv_unpack_panel(const conv_shape *shape, const conv_partial *parti
                               int accumulate, float *gradient, float *scratch);
 /* Floats of its scratch for one thread; also that of packing. */
 int64_t lamina_conv_pack_scratch(const conv_shape *shape);
+
+/* Whether a shape can run by Winograd's algorithm at all, and how it then compares with the direct one: the estimated time
+   over the direct one's. */
+int lamina_conv_winograd_possible(const conv_shape *shape);
+double lamina_conv_winograd_cost(const conv_shape *shape, const lamina_winograd_form *form);
+/* Floats of one group's transformed weights. */
+int64_t lamina_conv_winograd_packed_floats(const conv_shape *shape, int64_t in, int64_t out);
+size_t lamina_conv_winograd_workspace(const correlation *c);
+void lamina_conv_winograd(const correlation *c);
 
 lamina_status lamina_conv_forward(const conv_shape *shape);
 size_t lamina_conv_forward_workspace(const conv_shape *shape);

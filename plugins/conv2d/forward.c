@@ -52,6 +52,10 @@ static lamina_gemm pointwise(const correlation *c, int64_t group) {
 
 static void run(const correlation *c) {
   const conv_shape *s = c->shape;
+  if (s->form) {
+    lamina_conv_winograd(c);
+    return;
+  }
   if (!s->pointwise || !one_stride(&c->x, s->h.in, s->w.in) || !one_stride(&c->y, s->h.in, s->w.in) ||
       (c->add.data && !one_stride(&c->add, s->h.in, s->w.in))) {
     lamina_conv_correlate(c);
@@ -64,6 +68,7 @@ static void run(const correlation *c) {
 }
 
 static size_t workspace(const correlation *c) {
+  if (c->shape->form) return lamina_conv_winograd_workspace(c);
   size_t bytes = lamina_conv_correlate_workspace(c);
   if (c->shape->pointwise) {
     lamina_gemm product = pointwise(c, 0);
