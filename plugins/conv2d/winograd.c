@@ -16,6 +16,7 @@
  */
 #include "conv2d.h"
 
+#include <math.h>
 #include <string.h>
 
 enum {
@@ -64,12 +65,6 @@ int64_t lamina_conv_winograd_packed_floats(const conv_shape *s, int64_t in, int6
   return s->form->points * s->form->points * in * round_up(out, s->kernels->gemm->nr);
 }
 
-/* Rough: 1.3 stands for the transforms at 64 channels on each side, which weigh less the more channels there are. */
-double lamina_conv_winograd_cost(const conv_shape *s, const lamina_winograd_form *form) {
-  const double m = form->outputs, points = form->points;
-  return points * points / (m * m) / 9 * (1 + 20.0 / (double)s->in + 20.0 / (double)s->out);
-}
-
 static winograd_axis cut_axis(const conv_axis *axis, int64_t outputs) {
   winograd_axis a = {.count = axis->count, .tiles = layer_ceil_div(axis->count, outputs), .first = axis->first};
   a.whole = layer_max(a.count - a.tiles * (outputs - 1), 0);
@@ -115,6 +110,43 @@ static winograd_job describe(const correlation *c) {
   j.m_floats = points * j.m_point;
   j.zeros = round_up(c->in, CONV_LINE);
   return j;
+}
+
+/* Tiles that have a point, out of all. */
+static double rows_of(const winograd_axis *a, int last) { return (double)(last ? layer_min(a->whole, a->tiles) : a->tiles); }
+
+/*
+ * In vector multiply-adds: what a vector of weights costs is the larger of the rows that it is multiplied with and of the
+ * time that it takes to arrive from where the weights live (cycles for a line of 64 bytes, measured on Zen 4 and Zen 5).
+ */
+static double weight_line(const lamina_cpu *cpu, double bytes) {
+  if (bytes < (double)cpu->l2 / 2) return 1;
+  return bytes < (double)cpu->l3 * 0.7 ? 3 : 10;
+}
+
+double lamina_conv_winograd_cost(const conv_shape *s, const lamina_winograd_form *form) {
+  /* Multiply-adds of either transform, for each point; what a tile of the product costs beside its steps in depth, in
+     such steps. */
+  enum { TRANSFORM_FLOPS = 6, TILE_STEPS = 6 };
+  conv_shape shape = *s;
+  shape.form = form;
+  const correlation c = lamina_conv_forward_pass(&shape);
+  const winograd_job j = describe(&c);
+  const double vector = s->host->cpu->vector_floats, in = (double)s->in, out = (double)s->out;
+  const double weights = in * (double)(j.panels * j.gemm->nr) / vector, points = form->points * form->points;
+  const double bytes = 4 * in * out * (double)s->groups, images = (double)s->images;
+  double cost = 0;
+  for (int p = 0; p < form->points * form->points; p++) {
+    const double rows = images * rows_of(&j.h, p / form->points == form->points - 1) *
+                        rows_of(&j.w, p % form->points == form->points - 1);
+    const double line = weight_line(s->host->cpu, bytes * points);
+    cost += weights * (rows > line * (double)j.blocks ? rows : line * (double)j.blocks);
+  }
+  cost *= 1 + TILE_STEPS / in;
+  const double lanes = ceil(in / vector) * (double)j.panel_blocks + ceil(out / vector);
+  cost += (double)j.tiles * points * TRANSFORM_FLOPS * lanes;
+  const double pixels = images * (double)(s->h.out * s->w.out);
+  return cost / (9 * weights * (1 + TILE_STEPS / (9 * in)) * (pixels > 3 ? pixels : 3));
 }
 
 static int64_t thread_bytes(const winograd_job *j) {
