@@ -167,15 +167,19 @@ static const char *algorithm(const conv_shape *s) {
   return s->h.kernel * s->w.kernel == 1 ? "gemm 1x1 strided" : "direct";
 }
 
-/* A variant runs where it is estimated to be faster than the direct sum and the other one. */
+/* A variant runs where it is accurate enough for the math mode and estimated to be faster than the direct sum and the other
+   variant. */
 static int winograd_pays(const lamina_node *node) {
   conv_shape s;
   if (node->host->math == LAMINA_MATH_STRICT || lamina_conv_describe(node, &s)) return 0;
   if (!lamina_conv_winograd_possible(&s)) return 0;
+  const int any = node->host->math == LAMINA_MATH_FAST;
   const lamina_winograd_kernels *forms = s.kernels->winograd;
   const lamina_winograd_form *other = s.form == &forms->f4 ? &forms->f2 : &forms->f4;
+  if (!any && !lamina_conv_winograd_accurate(&s, s.form)) return 0;
   const double cost = lamina_conv_winograd_cost(&s, s.form);
-  return cost < 1 && cost <= lamina_conv_winograd_cost(&s, other);
+  return cost < 1 &&
+         ((!any && !lamina_conv_winograd_accurate(&s, other)) || cost <= lamina_conv_winograd_cost(&s, other));
 }
 
 static size_t largest(size_t a, size_t b) { return a > b ? a : b; }

@@ -113,9 +113,10 @@ void lamina_conv_unpack_panel(const conv_shape *shape, const conv_partial *parti
 /* Floats of its scratch for one thread; also that of packing. */
 int64_t lamina_conv_pack_scratch(const conv_shape *shape);
 
-/* Whether a shape can run by Winograd's algorithm at all, and how it then compares with the direct one: the estimated time
-   over the direct one's. */
+/* Whether a shape can run by Winograd's algorithm at all; whether the error then stays within 2.5 times the direct one's;
+   and how it compares with the direct one: the estimated time over the direct one's. */
 int lamina_conv_winograd_possible(const conv_shape *shape);
+int lamina_conv_winograd_accurate(const conv_shape *shape, const lamina_winograd_form *form);
 double lamina_conv_winograd_cost(const conv_shape *shape, const lamina_winograd_form *form);
 /* Floats of one group's transformed weights. */
 int64_t lamina_conv_winograd_packed_floats(const conv_shape *shape, int64_t in, int64_t out);

@@ -24,6 +24,7 @@ enum {
   MAX_BLOCK = 64,  /* tiles */
   MIN_CHANNELS = 96, /* output channels of a task, where there are as many: each task transforms its input anew */
   MIN_TASKS = 8,
+  MAX_CHAIN = 256, /* products added up in one go: longer chains cost accuracy, which F(4x4) has less of than a direct sum */
   TASK_FLOPS = 4 << 20
 };
 
@@ -59,6 +60,12 @@ typedef struct winograd_task {
 int lamina_conv_winograd_possible(const conv_shape *s) {
   return s->h.kernel == 3 && s->w.kernel == 3 && s->h.stride == 1 && s->w.stride == 1 && s->h.dilation == 1 &&
          s->w.dilation == 1 && !s->depthwise;
+}
+
+/* Sums of few channels round so little that the transforms of F(4x4) would dominate (tests/test_winograd.c). */
+int lamina_conv_winograd_accurate(const conv_shape *s, const lamina_winograd_form *form) {
+  const int64_t least = s->node->mode == LAMINA_TRAIN ? layer_min(s->in, s->out) : s->in;
+  return form->outputs == 2 || least >= 32;
 }
 
 int64_t lamina_conv_winograd_packed_floats(const conv_shape *s, int64_t in, int64_t out) {
@@ -210,13 +217,12 @@ static void multiply_point(const winograd_task *task, int point, const float *u,
   }
   if (row0 >= row1) return;
   const int64_t tiles = layer_ceil_div(row1 - row0, j->gemm->mr), lines = depth * nr / CONV_LINE;
+  const int64_t chunks = layer_ceil_div(depth, MAX_CHAIN);
   const float *a;
   lamina_tile tile = {.batch = 1,
-                      .k = depth,
                       .a = &a,
                       .a_row = j->v_row,
                       .a_k = 1,
-                      .b = u,
                       .b_k = nr,
                       .c_row = nr,
                       .n = (int)nr,
@@ -224,10 +230,17 @@ static void multiply_point(const winograd_task *task, int point, const float *u,
                       .hi = __builtin_inff()};
   for (int64_t i = 0; i < tiles; i++) {
     const int64_t m0 = row0 + part(row1 - row0, tiles, i), m1 = row0 + part(row1 - row0, tiles, i + 1);
-    a = task->v + point * j->v_point + m0 * j->v_row;
+    const float *v = task->v + point * j->v_point + m0 * j->v_row;
     tile.c = task->m + point * j->m_point + m0 * nr;
-    tile.prefetch = next && i * depth < lines ? next + i * depth * CONV_LINE : NULL;
-    j->gemm->tile[m1 - m0](&tile);
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+      const int64_t k0 = part(depth, chunks, chunk), line = i * depth + k0;
+      tile.k = part(depth, chunks, chunk + 1) - k0;
+      tile.accumulate = chunk > 0;
+      tile.b = u + k0 * nr;
+      a = v + k0;
+      tile.prefetch = next && line < lines ? next + line * CONV_LINE : NULL;
+      j->gemm->tile[m1 - m0](&tile);
+    }
   }
 }
 
