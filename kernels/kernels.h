@@ -52,20 +52,56 @@ typedef struct lamina_gemm_kernels {
   void (*transpose)(int64_t rows, int64_t cols, const float *src, int64_t src_ld, float *dst, int64_t dst_ld);
 } lamina_gemm_kernels;
 
+/*
+ * Both passes of the gradient of z = (x - mean) * scale + offset, y = clamp(z + add). The clamp lets dy through where y, or
+ * z when nothing was added, lies inside of its bounds: dz = dy there, and 0 elsewhere.
+ */
+typedef struct lamina_norm_backward {
+  int64_t rows, channels;
+  const float *x, *dy;
+  int64_t x_ld, dy_ld;
+  const float *mean;
+  /* The clamp: by y if that is given, else by z if scale is, else there is none. */
+  const float *y;
+  int64_t y_ld;
+  const float *scale, *offset;
+  float lo, hi;
+  /* reduce: sum_dz[c] = sum of dz, sum_dz_xc[c] = sum of dz * (x - mean[c]). Overwrites both. */
+  float *sum_dz, *sum_dz_xc;
+  /* apply: dx (+)= a[c] * dz + b[c] * (x - mean[c]) + d[c], and d_add (+)= dz; dx may be dy. d_add only with y, and NULL if
+     it is not wanted. */
+  const float *a, *b, *d;
+  int accumulate, accumulate_add;
+  float *dx, *d_add;
+  int64_t dx_ld, d_add_ld;
+} lamina_norm_backward;
+
+/* From a batch's statistics to what the passes over x need, for each channel. The mean is kept as hi + lo. */
+typedef struct lamina_norm_channels {
+  int64_t channels;
+  double rows, eps;
+  const double *mean, *m2;   /* m2: sum of squared deviations */
+  const float *weight, *bias; /* or NULL: ones, zeros */
+  float *hi, *lo, *invstd;
+  float *scale, *offset; /* of normalize, which subtracts hi */
+} lamina_norm_channels;
+
 typedef struct lamina_norm_kernels {
   /* sum[c] = sum over rows of (x - shift[c]); sum_sq[c] = the same of its square. Overwrites both. */
   void (*moments)(int64_t rows, int64_t channels, const float *x, int64_t ld, const float *shift, float *sum,
                   float *sum_sq);
+  /* Merges the mean and m2 of rows_b rows into those of `rows` rows (Chan, Golub and LeVeque 1979), in double. */
+  void (*merge)(int64_t channels, double rows, double rows_b, const double *mean_b, const double *m2_b, double *mean,
+                double *m2);
+  /* The same with what `moments` gave for rows_b rows; the shift becomes their mean. */
+  void (*merge_moments)(int64_t channels, double rows, double rows_b, const float *sum, const float *sum_sq, float *shift,
+                        double *mean, double *m2);
+  void (*finish)(const lamina_norm_channels *channels);
   /* y = clamp((x - mean[c]) * scale[c] + offset[c] (+ add)). add may be NULL. y may be x or add. */
   void (*normalize)(int64_t rows, int64_t channels, const float *x, int64_t x_ld, const float *mean, const float *scale,
                     const float *offset, const float *add, int64_t add_ld, float lo, float hi, float *y, int64_t y_ld);
-  /* sum_dy[c] = sum of dy; sum_dy_xc[c] = sum of dy * (x - mean[c]). Overwrites both. */
-  void (*backward_reduce)(int64_t rows, int64_t channels, const float *x, int64_t x_ld, const float *dy, int64_t dy_ld,
-                          const float *mean, float *sum_dy, float *sum_dy_xc);
-  /* dx (+)= a[c] * dy + b[c] * (x - mean[c]) + d[c]. dx may be dy. */
-  void (*backward_apply)(int64_t rows, int64_t channels, const float *x, int64_t x_ld, const float *dy, int64_t dy_ld,
-                         const float *mean, const float *a, const float *b, const float *d, int accumulate, float *dx,
-                         int64_t dx_ld);
+  void (*backward_reduce)(const lamina_norm_backward *backward);
+  void (*backward_apply)(const lamina_norm_backward *backward);
   /* sum[c] = sum over rows of x. Overwrites. */
   void (*column_sum)(int64_t rows, int64_t channels, const float *x, int64_t ld, float *sum);
 } lamina_norm_kernels;

@@ -114,6 +114,10 @@ static void fill_view(const lamina_plan *plan, const plan_node *node, lamina_nod
   if (node->add >= 0) view->epilogue.add = plan->values[node->add].shape;
 }
 
+uint32_t lamina_plan_input_flags(const plan_node *node, int input) {
+  return input < node->source->n_inputs ? lamina_input_port(node->source->layer, input)->flags : 0;
+}
+
 lamina_node *lamina_plan_view(const lamina_plan *plan, const plan_node *node) {
   const int params = node->source->n_params;
   const size_t tensors = 2 * (size_t)(node->n_inputs + node->n_outputs + params);

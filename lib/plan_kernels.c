@@ -128,7 +128,7 @@ static void need_gradients_of(const lamina_plan *plan, plan_node *node) {
   if (!differentiable) return;
   for (int i = 0; i < node->n_inputs; i++)
     if (plan->values[node->inputs[i]].needs_gradient &&
-        !(lamina_input_port(node->source->layer, i)->flags & LAMINA_PORT_NO_GRADIENT))
+        !(lamina_plan_input_flags(node, i) & LAMINA_PORT_NO_GRADIENT))
       node->need_inputs |= 1ull << i;
   for (int i = 0; i < node->source->n_params; i++)
     if (node->source->params[i] && node->source->params[i]->trainable &&

@@ -205,6 +205,9 @@ enum {
   LAMINA_LAYER_IN_PLACE = 1 << 0,          /**< output 0 may share memory with input 0 (same shape), not with another */
   LAMINA_LAYER_BACKWARD_IN_PLACE = 1 << 1, /**< the gradient of input 0 may share memory with that of output 0 */
   LAMINA_LAYER_ACCUMULATES = 1 << 2,       /**< honours accumulate_inputs; without it the host adds for the layer */
+  LAMINA_LAYER_EPILOGUE_BACKWARD = 1 << 4, /**< its backward goes through the epilogue too, so that TRAIN plans fuse as well:
+                                                the addend is then the node's last input, with a gradient, and output 0 is
+                                                as forward left it */
   LAMINA_LAYER_LOSS = 1 << 3               /**< output 0 is a scalar that is minimised: its gradient starts as 1 */
 };
 

@@ -1,6 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 *
+ * At inference any layer may do so. In training one whose backward pass goes through its epilogue (batch norm): no affine
+ * map then, and the addend becomes an input of the node, which gets a gradient like any other.
+ */
 /*
- * At inference a node whose output goes to one reader alone takes that reader's work into its epilogue, in the order in
+ * A node whose output goes to one reader alone takes that reader's work into its epilogue, in the order in
  * which an epilogue is applied: an affine map (batch norm with running statistics, folded into the packed weights), the
  * addition of another value that is there before the node runs, a clamp.
  */
@@ -42,7 +45,8 @@ static lamina_status try_merge(lamina_plan *plan, int n, plan_node *reader, bool
   *merged = false;
   if (!lamina_same_shape(&plan->values[producer->outputs[0]].shape, &plan->values[reader->outputs[0]].shape))
     return LAMINA_OK;
-  if (folds_affine(plan, producer, reader, &status)) {
+  const bool train = plan->options.mode == LAMINA_TRAIN;
+  if (!train && folds_affine(plan, producer, reader, &status)) {
     producer->affine = reader->source;
     producer->epilogue.parts |= LAMINA_EPILOGUE_AFFINE;
     *merged = true;
@@ -62,6 +66,7 @@ static lamina_status try_merge(lamina_plan *plan, int n, plan_node *reader, bool
     int other = reader->inputs[reader->inputs[0] == producer->outputs[0]];
     if (plan->values[other].producer < n && other != producer->outputs[0]) {
       producer->add = other;
+      if (train) producer->inputs[producer->n_inputs++] = other;
       producer->epilogue.parts |= LAMINA_EPILOGUE_ADD;
       *merged = true;
     }
@@ -69,11 +74,17 @@ static lamina_status try_merge(lamina_plan *plan, int n, plan_node *reader, bool
   return LAMINA_OK;
 }
 
+static bool can_fuse(const lamina_plan *plan, const plan_node *producer) {
+  const lamina_layer *layer = producer->source->layer;
+  const bool through = plan->options.mode == LAMINA_INFER ||
+                       ((layer->flags & LAMINA_LAYER_EPILOGUE_BACKWARD) && producer->n_inputs == producer->source->n_inputs);
+  return through && layer->epilogues && producer->n_outputs == 1;
+}
+
 lamina_status lamina_pass_fuse_epilogue(lamina_plan *plan) {
-  if (plan->options.mode != LAMINA_INFER) return LAMINA_OK;
   for (int n = 0; n < plan->node_count; n++) {
     plan_node *producer = &plan->nodes[n], *reader;
-    bool merged = !producer->removed && producer->source->layer->epilogues && producer->n_outputs == 1;
+    bool merged = !producer->removed && can_fuse(plan, producer);
     while (merged) {
       int out = producer->outputs[0];
       if (plan->values[out].is_output || lamina_pass_readers(plan, out, &reader) != 1 || !reader ||
