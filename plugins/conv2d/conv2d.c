@@ -320,7 +320,7 @@ const lamina_layer lamina_layer_conv2d = {
     .version = 1,
     .doc = "two-dimensional convolution (cross-correlation) of images",
     .flags = LAMINA_LAYER_ACCUMULATES,
-    .epilogues = LAMINA_EPILOGUE_AFFINE | LAMINA_EPILOGUE_ADD | LAMINA_EPILOGUE_CLAMP,
+    .epilogues = LAMINA_EPILOGUE_AFFINE | LAMINA_EPILOGUE_ADD | LAMINA_EPILOGUE_CLAMP | LAMINA_EPILOGUE_ACTIVATION,
     .attrs = (const lamina_attr *const[]){&out_channels, &kernel_attr, &stride, &padding_attr, &dilation, &groups,
                                           &bias_attr, NULL},
     .ports = (const lamina_port *const[]){&x_port, &y_port, &weight_port, &bias_port, NULL},

@@ -59,6 +59,7 @@ typedef struct correlation {
   const float *bias; /* groups * out floats, or NULL */
   float lo, hi;
   int accumulate;
+  const lamina_epilogue *epilogue; /* its activation is applied to y; NULL: none */
 } correlation;
 
 /* A part of x as the tiles read it: itself, or a copy with its padding, in a thread's scratch. */
@@ -92,6 +93,10 @@ correlation lamina_conv_forward_pass(const conv_shape *shape);
 correlation lamina_conv_backward_data_pass(const conv_shape *shape);
 size_t lamina_conv_correlate_workspace(const correlation *c);
 void lamina_conv_correlate(const correlation *c);
+
+/* Applies the activation, if there is one, to rows r0 .. r1 of y in image n, all of their columns, `count` channels from
+   `channel` on. For whoever has written all of these, while they are in cache. */
+void lamina_conv_activate(const correlation *c, int64_t n, int64_t r0, int64_t r1, int64_t channel, int64_t count);
 
 /* Floats of one group's packed weights: the taps of all phases after each other, each phase as B of a matrix product of
    depth (taps_h, taps_w, in) and width out. */

@@ -17,7 +17,8 @@ correlation lamina_conv_forward_pass(const conv_shape *s) {
                    .weights = packed,
                    .bias = packed ? packed + s->bias : NULL,
                    .lo = e->lo,
-                   .hi = e->hi};
+                   .hi = e->hi,
+                   .epilogue = e->parts & LAMINA_EPILOGUE_ACTIVATION ? e : NULL};
   if (e->parts & LAMINA_EPILOGUE_ADD) c.add = lamina_conv_image(&e->add);
   return c;
 }
@@ -47,7 +48,9 @@ static lamina_gemm pointwise(const correlation *c, int64_t group) {
                        .add_row = c->add.pixel,
                        .lo = c->lo,
                        .hi = c->hi,
-                       .workspace = s->node->workspace};
+                       .workspace = s->node->workspace,
+                       .activation = c->epilogue ? c->epilogue->activation : NULL,
+                       .parameters = c->epilogue ? c->epilogue->parameters : NULL};
 }
 
 static void run(const correlation *c) {
