@@ -9,6 +9,7 @@ const lamina_layer *const lamina_builtin_layers[] = {
     &lamina_layer_clip,
     &lamina_layer_concat,
     &lamina_layer_conv2d,
+    &lamina_layer_conv_transpose2d,
     &lamina_layer_dropout,
     &lamina_layer_flatten,
     &lamina_layer_global_avg_pool,

@@ -11,6 +11,7 @@ extern const lamina_layer lamina_layer_batch_norm;
 extern const lamina_layer lamina_layer_clip;
 extern const lamina_layer lamina_layer_concat;
 extern const lamina_layer lamina_layer_conv2d;
+extern const lamina_layer lamina_layer_conv_transpose2d;
 extern const lamina_layer lamina_layer_dropout;
 extern const lamina_layer lamina_layer_flatten;
 extern const lamina_layer lamina_layer_global_avg_pool;
