@@ -177,6 +177,9 @@ fi
 expect 0 "fc1" "$lamina" time ./tiny.json --runs 3
 expect 0 "" "$lamina" time ./tiny.json --batch 4 --runs 3 --json && json median_ms min_ms nodes images_per_second
 expect 0 "" "$lamina" time ./tiny.json --train --batch 8 --runs 3 --json && json median_ms backward_ms step_ms
+expect 0 "" env LAMINA_WISDOM=./wisdom.json "$lamina" time ./tiny.json --tune --runs 3 --json && json timed remembered
+echo damaged >wisdom.json
+expect 0 "tuning: ./wisdom.json is not used" env LAMINA_WISDOM=./wisdom.json "$lamina" time ./tiny.json --tune --runs 3
 if [ -w /dev/full ]; then
   checks=$((checks + 1))
   "$lamina" info >/dev/full 2>err && bad "a full standard output is not an error"

@@ -194,12 +194,13 @@ typedef struct lamina_cost {
 
 /* ---- the layer ------------------------------------------------------------------------------------------------- */
 
-/** One implementation of a layer. The first of a layer's kernels that says it supports a node runs it. */
+/** One implementation of a layer. The first of a layer's kernels that says it supports a node runs it; when a plan is tuned,
+    the fastest of those that can. */
 struct lamina_kernel {
   size_t size;
   const char *name; /**< "generic" says that it is plain C on any ISA, which a plan in strict mode refuses elsewhere */
   const char *isa; /**< the ISA that it needs ("avx2", "avx512", "neon"), or NULL: any */
-  /** Nonzero if it can run this node (shapes are known). NULL: always. */
+  /** Nonzero if it can run this node (shapes are known) and is worthwhile: better than the kernels after it. NULL: always. */
   int (*supports)(const lamina_node *node);
   /** Fills in `cost`. NULL: no buffers. */
   lamina_status (*plan)(const lamina_node *node, lamina_cost *cost);
@@ -208,6 +209,9 @@ struct lamina_kernel {
   lamina_status (*forward)(const lamina_node *node);
   lamina_status (*backward)(const lamina_node *node); /**< NULL: cannot be trained through */
   int variant; /**< for the layer's own use: what tells kernels apart whose callbacks are the same functions */
+  /** Optional, for kernels whose `supports` weighs costs: nonzero if it can run this node, worthwhile or not, in the
+      context's math mode. Tuning measures it then. Must hold wherever `supports` does. NULL: as `supports` says. */
+  int (*possible)(const lamina_node *node);
 };
 
 enum {

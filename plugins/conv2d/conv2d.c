@@ -169,19 +169,25 @@ static const char *algorithm(const conv_shape *s) {
   return s->h.kernel * s->w.kernel == 1 ? "gemm 1x1 strided" : "direct";
 }
 
-/* A variant runs where it is accurate enough for the math mode and estimated to be faster than the direct sum and the other
-   variant. */
+/* Whether a variant is accurate enough for the math mode. */
+static int is_accurate(const conv_shape *s, const lamina_winograd_form *form) {
+  return s->host->math == LAMINA_MATH_FAST || lamina_conv_winograd_accurate(s, form);
+}
+
+static int winograd_possible(const lamina_node *node) {
+  conv_shape s;
+  return node->host->math != LAMINA_MATH_STRICT && lamina_conv_describe(node, &s) == LAMINA_OK &&
+         lamina_conv_winograd_possible(&s) && is_accurate(&s, s.form);
+}
+
+/* A variant runs where it is estimated to be faster than the direct sum and the other variant. */
 static int winograd_pays(const lamina_node *node) {
   conv_shape s;
-  if (node->host->math == LAMINA_MATH_STRICT || lamina_conv_describe(node, &s)) return 0;
-  if (!lamina_conv_winograd_possible(&s)) return 0;
-  const int any = node->host->math == LAMINA_MATH_FAST;
+  if (!winograd_possible(node) || lamina_conv_describe(node, &s)) return 0;
   const lamina_winograd_kernels *forms = s.kernels->winograd;
   const lamina_winograd_form *other = s.form == &forms->f4 ? &forms->f2 : &forms->f4;
-  if (!any && !lamina_conv_winograd_accurate(&s, s.form)) return 0;
   const double cost = lamina_conv_winograd_cost(&s, s.form);
-  return cost < 1 &&
-         ((!any && !lamina_conv_winograd_accurate(&s, other)) || cost <= lamina_conv_winograd_cost(&s, other));
+  return cost < 1 && (!is_accurate(&s, other) || cost <= lamina_conv_winograd_cost(&s, other));
 }
 
 static size_t largest(size_t a, size_t b) { return a > b ? a : b; }
@@ -295,6 +301,7 @@ static const lamina_port bias_port = {.size = sizeof(lamina_port),
 static const lamina_kernel winograd4x4 = {.size = sizeof(lamina_kernel),
                                           .name = "winograd4x4",
                                           .supports = winograd_pays,
+                                          .possible = winograd_possible,
                                           .plan = plan,
                                           .pack = pack,
                                           .forward = forward,
@@ -303,6 +310,7 @@ static const lamina_kernel winograd4x4 = {.size = sizeof(lamina_kernel),
 static const lamina_kernel winograd2x2 = {.size = sizeof(lamina_kernel),
                                           .name = "winograd2x2",
                                           .supports = winograd_pays,
+                                          .possible = winograd_possible,
                                           .plan = plan,
                                           .pack = pack,
                                           .forward = forward,
