@@ -108,18 +108,24 @@ typedef struct lamina_norm_kernels {
 
 typedef enum lamina_activation {
   LAMINA_ACTIVATION_RELU,
-  LAMINA_ACTIVATION_LEAKY_RELU, /* parameter: negative slope */
+  LAMINA_ACTIVATION_LEAKY_RELU, /* parameters: negative slope */
   LAMINA_ACTIVATION_SIGMOID,
   LAMINA_ACTIVATION_TANH,
+  LAMINA_ACTIVATION_CLIP,         /* parameters: lo, hi */
+  LAMINA_ACTIVATION_HARD_SIGMOID, /* clamp(x + 3, 0, 6) / 6 */
+  LAMINA_ACTIVATION_SILU,         /* x * sigmoid(x); from here on the gradient is computed from x */
+  LAMINA_ACTIVATION_HARD_SWISH,   /* x * hard_sigmoid(x) */
   LAMINA_ACTIVATION_COUNT
 } lamina_activation;
 
 typedef struct lamina_eltwise_kernels {
-  /* y = f(x); y may be x. Relative error of sigmoid and tanh <= 4e-7 (absolute below 1e-37). */
-  void (*activation[LAMINA_ACTIVATION_COUNT])(int64_t n, float parameter, const float *x, float *y);
-  /* dx (+)= dy * f'(.), computed from the output y (a leaky slope is > 0, so that the sign of y tells). dx may be dy. */
-  void (*activation_backward[LAMINA_ACTIVATION_COUNT])(int64_t n, float parameter, const float *y, const float *dy,
-                                                       int accumulate, float *dx);
+  /* y = f(x); y may be x. Relative error of sigmoid, tanh and silu <= 4e-7 (absolute below 1e-37). What has no parameters
+     takes NULL. */
+  void (*activation[LAMINA_ACTIVATION_COUNT])(int64_t n, const float *parameters, const float *x, float *y);
+  /* dx (+)= dy * f'(.), where a is the output y (a leaky slope is > 0, so that the sign of y tells) or, for silu and hard
+     swish, the input x. dx may be dy. */
+  void (*activation_backward[LAMINA_ACTIVATION_COUNT])(int64_t n, const float *parameters, const float *a,
+                                                       const float *dy, int accumulate, float *dx);
   void (*add)(int64_t n, const float *a, const float *b, float lo, float hi, float *y); /* y = clamp(a + b); y may be a or b */
   void (*add_scaled)(int64_t n, float scale, const float *x, float *y);                 /* y += scale * x */
   void (*multiply)(int64_t n, const float *a, const float *b, int accumulate, float *y); /* y (+)= a * b */

@@ -4,8 +4,8 @@
  *
  * C is cut into a grid of blocks, by shape alone; a block is one task. Within a block the depth is walked in chunks of
  * KC, so that a panel of B (KC x nr) and the block's rows of A (MC x KC) stay in L2 together; the chunks accumulate
- * into C and the epilogue is applied with the last one. Rows are spread evenly over the tiles (37 rows are 12, 12, 13
- * and not 14, 14, 9).
+ * into C and the epilogue is applied with the last one, an activation to the whole block in the end. Rows are spread
+ * evenly over the tiles (37 rows are 12, 12, 13 and not 14, 14, 9).
  *
  * B that is neither packed nor readable in place is packed panel by panel as it is needed, A where its stride would
  * make the rows of a tile evict each other from the caches. Cost: 2 m n k flops; packing moves m k + k n floats a
@@ -198,6 +198,15 @@ static void run_chunk(const job *j, const piece *p, int64_t panel0, int64_t pane
   }
 }
 
+/* The activation on a block of C that is complete. */
+static void activate_block(const lamina_gemm *g, int64_t row0, int64_t row1, int64_t column0, int64_t column1) {
+  const int64_t width = column1 - column0, run = width == g->c_row ? row1 - row0 : 1;
+  for (int64_t m = row0; g->activation && m < row1; m += run) {
+    float *c = g->c + m * g->c_row + column0;
+    g->activation(run * width, g->parameters, c, c);
+  }
+}
+
 static void run_block(void *arg, int64_t index, int thread) {
   const job *j = arg;
   const lamina_gemm *g = j->gemm;
@@ -227,6 +236,8 @@ static void run_block(void *arg, int64_t index, int thread) {
     }
     run_chunk(j, &p, panel0, panel1, b_scratch);
   }
+  activate_block(g, p.row0, part(g->m, cut->tiles, p.tile1), panel0 * j->kernels->nr,
+                 min64(panel1 * j->kernels->nr, g->n));
 }
 
 void lamina_gemm_run(const lamina_context *context, const lamina_gemm *g) {

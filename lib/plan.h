@@ -54,6 +54,7 @@ struct lamina_plan {
   lamina_plan_options options;
   plan_node *nodes;
   int node_count, fused_count;
+  int timed, remembered; /* by tuning: kernels that were measured, nodes whose choice was known */
   plan_value *values; /* same indices as the graph's at the time */
   int value_count;
   plan_buffer *buffers;

@@ -113,7 +113,9 @@ static lamina_gemm forward_product(const linear *l) {
                    .bias = l->bias,
                    .lo = e->lo,
                    .hi = e->hi,
-                   .workspace = l->node->workspace};
+                   .workspace = l->node->workspace,
+                   .activation = e->activation,
+                   .parameters = e->parameters};
   if (e->parts & LAMINA_EPILOGUE_ADD) {
     g.add = e->add.data;
     g.add_row = row_stride(&e->add, 1);
@@ -383,7 +385,7 @@ const lamina_layer lamina_layer_linear = {
     .version = 1,
     .doc = "matrix product with learned weights: y = x * weight^T + bias",
     .flags = LAMINA_LAYER_ACCUMULATES,
-    .epilogues = LAMINA_EPILOGUE_AFFINE | LAMINA_EPILOGUE_ADD | LAMINA_EPILOGUE_CLAMP,
+    .epilogues = LAMINA_EPILOGUE_AFFINE | LAMINA_EPILOGUE_ADD | LAMINA_EPILOGUE_CLAMP | LAMINA_EPILOGUE_ACTIVATION,
     .attrs = (const lamina_attr *const[]){&out_features, &bias_attr, &in_spatial, NULL},
     .ports = (const lamina_port *const[]){&x_port, &y_port, &weight_port, &bias_port, NULL},
     .kernels = (const lamina_kernel *const[]){&kernel, NULL},

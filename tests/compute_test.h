@@ -45,6 +45,9 @@ void compute_prepare(compute_case *c, const lamina_context *context);
 void compute_run(compute_case *c, const lamina_context *context);
 void compute_release(compute_case *c);
 
+/* What the epilogue makes of a sum in double, after its clamp: the activation of the tests, or nothing. */
+double compute_activation(const compute_case *c, double y);
+
 /* A dense row-major tensor's element, or one with gaps: the i-th number without them. */
 float *compute_at(const lamina_tensor *t, int64_t i);
 int64_t compute_count(const lamina_tensor *t);

@@ -70,7 +70,8 @@ static void finish(const compute_case *c, const conv_case *s, conv_reference *r)
     if (s->bias) add_to(r->y, r->y_size, i, ((float *)c->params[1].data)[o] * scale);
     if (c->shift) add_to(r->y, r->y_size, i, c->shift[o]);
     if (c->epilogue & LAMINA_EPILOGUE_ADD) add_to(r->y, r->y_size, i, *compute_at(&c->node.epilogue.add, i));
-    r->y[i] = fmin(fmax(r->y[i], c->node.epilogue.lo), c->node.epilogue.hi);
+    r->y[i] = compute_activation(c, fmin(fmax(r->y[i], c->node.epilogue.lo), c->node.epilogue.hi));
+    r->y_size[i] += c->epilogue & LAMINA_EPILOGUE_ACTIVATION ? 1 : 0;
     if (c->mode == LAMINA_TRAIN && s->bias) add_to(r->db, r->db_size, o, *compute_at(&c->d_outputs[0], i));
   }
   if (!c->accumulate || c->mode != LAMINA_TRAIN) return;
@@ -178,6 +179,7 @@ START_TEST(random_shapes_equal_double) {
     c.no_input_gradient = test_random_below(&random, 5) == 0;
     if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_ADD;
     if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_CLAMP;
+    if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_ACTIVATION;
     if (c.mode == LAMINA_INFER && test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_AFFINE;
     verify(context, i, &c, &s);
   }
@@ -212,6 +214,7 @@ START_TEST(blocked_shapes_equal_double) {
                       .accumulate = i % 2,
                       .kernel = "direct"};
     if (i % 3 == 0) c.epilogue = LAMINA_EPILOGUE_CLAMP | LAMINA_EPILOGUE_ADD;
+    if (i % 2) c.epilogue |= LAMINA_EPILOGUE_ACTIVATION;
     verify(context, i, &c, &blocked[i]);
   }
   compute_end(context);
@@ -243,6 +246,7 @@ START_TEST(winograd_equals_double) {
                       .tolerance = 3e-5};
     if (i % 3 != 1) c.epilogue |= LAMINA_EPILOGUE_ADD;
     if (i % 3 != 2) c.epilogue |= LAMINA_EPILOGUE_CLAMP;
+    if (i % 2) c.epilogue |= LAMINA_EPILOGUE_ACTIVATION;
     if (c.mode == LAMINA_INFER) c.epilogue |= LAMINA_EPILOGUE_AFFINE;
     verify(context, i, &c, &winograd[i]);
   }

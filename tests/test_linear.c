@@ -33,7 +33,8 @@ static void verify_forward(const compute_case *c, int64_t in) {
     if (c->params[1].rank >= 0) add_to(y, size, i, ((float *)c->params[1].data)[o] * scale);
     if (c->shift) add_to(y, size, i, c->shift[o]);
     if (c->epilogue & LAMINA_EPILOGUE_ADD) add_to(y, size, i, *compute_at(&c->node.epilogue.add, i));
-    y[i] = fmin(fmax(y[i], c->node.epilogue.lo), c->node.epilogue.hi);
+    y[i] = compute_activation(c, fmin(fmax(y[i], c->node.epilogue.lo), c->node.epilogue.hi));
+    size[i] += c->epilogue & LAMINA_EPILOGUE_ACTIVATION ? 1 : 0;
   }
   compute_compare(c, "y", &c->outputs[0], y, size);
   free(y);
@@ -113,6 +114,7 @@ START_TEST(random_layers_equal_double) {
     c.accumulate = (int)test_random_below(&random, 2);
     if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_ADD;
     if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_CLAMP;
+    if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_ACTIVATION;
     if (c.mode == LAMINA_INFER && test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_AFFINE;
     verify(context, i, &c);
   }
@@ -131,6 +133,7 @@ START_TEST(blocked_layers_equal_double) {
   compute_begin(context);
   for (int i = 0; i < (int)(sizeof blocked / sizeof *blocked); i++) {
     compute_case c = {.mode = LAMINA_TRAIN, .random = test_random_for("blocked layers"), .accumulate = i % 2};
+    if (i % 2 == 0) c.epilogue = LAMINA_EPILOGUE_ACTIVATION;
     c.x = (lamina_tensor){.rank = 2, .dim = {blocked[i][0], blocked[i][1]}};
     c.attrs[OUT_FEATURES].i = blocked[i][2];
     c.attrs[BIAS].i = 1;

@@ -17,7 +17,8 @@ correlation lamina_conv_forward_pass(const conv_shape *s) {
                    .weights = packed,
                    .bias = packed ? packed + s->bias : NULL,
                    .lo = e->lo,
-                   .hi = e->hi};
+                   .hi = e->hi,
+                   .epilogue = e->parts & LAMINA_EPILOGUE_ACTIVATION ? e : NULL};
   if (e->parts & LAMINA_EPILOGUE_ADD) c.add = lamina_conv_image(&e->add);
   return c;
 }
@@ -47,10 +48,12 @@ static lamina_gemm pointwise(const correlation *c, int64_t group) {
                        .add_row = c->add.pixel,
                        .lo = c->lo,
                        .hi = c->hi,
-                       .workspace = s->node->workspace};
+                       .workspace = s->node->workspace,
+                       .activation = c->epilogue ? c->epilogue->activation : NULL,
+                       .parameters = c->epilogue ? c->epilogue->parameters : NULL};
 }
 
-static void run(const correlation *c) {
+void lamina_conv_run(const correlation *c) {
   const conv_shape *s = c->shape;
   if (s->form) {
     lamina_conv_winograd(c);
@@ -67,7 +70,7 @@ static void run(const correlation *c) {
   }
 }
 
-static size_t workspace(const correlation *c) {
+size_t lamina_conv_run_workspace(const correlation *c) {
   if (c->shape->form) return lamina_conv_winograd_workspace(c);
   size_t bytes = lamina_conv_correlate_workspace(c);
   if (c->shape->pointwise) {
@@ -82,7 +85,7 @@ static size_t workspace(const correlation *c) {
 size_t lamina_conv_forward_workspace(const conv_shape *s) {
   if (s->depthwise) return lamina_conv_depthwise_workspace(s);
   const correlation c = lamina_conv_forward_pass(s);
-  return workspace(&c);
+  return lamina_conv_run_workspace(&c);
 }
 
 lamina_status lamina_conv_forward(const conv_shape *s) {
@@ -91,14 +94,14 @@ lamina_status lamina_conv_forward(const conv_shape *s) {
     return LAMINA_OK;
   }
   const correlation c = lamina_conv_forward_pass(s);
-  run(&c);
+  lamina_conv_run(&c);
   return LAMINA_OK;
 }
 
 size_t lamina_conv_backward_data_workspace(const conv_shape *s) {
   if (s->depthwise) return lamina_conv_depthwise_workspace(s);
   const correlation c = lamina_conv_backward_data_pass(s);
-  return workspace(&c);
+  return lamina_conv_run_workspace(&c);
 }
 
 lamina_status lamina_conv_backward_data(const conv_shape *s) {
@@ -107,6 +110,6 @@ lamina_status lamina_conv_backward_data(const conv_shape *s) {
     return LAMINA_OK;
   }
   const correlation c = lamina_conv_backward_data_pass(s);
-  run(&c);
+  lamina_conv_run(&c);
   return LAMINA_OK;
 }

@@ -131,18 +131,47 @@ static void pack_pointwise(const conv_shape *s, float *forward, float *backward)
   for (int64_t g = 0; g < s->groups; g++) {
     const float *weight = (const float *)s->node->params[0].data + g * s->out * s->in;
     const float *scale = e->parts & LAMINA_EPILOGUE_AFFINE ? e->scale + g * s->out : NULL;
-    s->host->gemm_pack_b(s->host, s->in, s->out, weight, 1, s->in, scale,
-                         forward + g * lamina_conv_packed_floats(s, s->in, s->out));
+    if (forward)
+      s->host->gemm_pack_b(s->host, s->in, s->out, weight, 1, s->in, scale,
+                           forward + g * lamina_conv_packed_floats(s, s->in, s->out));
     if (backward)
       s->host->gemm_pack_b(s->host, s->out, s->in, weight, s->in, 1, NULL,
                            backward + g * lamina_conv_packed_floats(s, s->out, s->in));
   }
 }
 
+lamina_status lamina_conv_pack_weights(const conv_shape *s, float *forward, float *backward) {
+  const int64_t nr = s->kernels->gemm->nr;
+  if (s->h.kernel * s->w.kernel == 1) {
+    pack_pointwise(s, forward, backward);
+    return LAMINA_OK;
+  }
+  const int64_t depth = backward ? layer_max(s->in, s->out) : s->in;
+  pack_job j = {.shape = s, .panel_floats = s->form ? s->h.kernel * s->w.kernel * depth * nr : 0};
+  const size_t thread_floats = (size_t)(lamina_conv_pack_scratch(s) + j.panel_floats);
+  const size_t bytes = thread_floats * (size_t)s->host->threads(s->host) * sizeof(float);
+  j.scratch = s->host->alloc(s->host, bytes);
+  if (!j.scratch)
+    return s->host->fail(s->host, LAMINA_OUT_OF_MEMORY, "out of memory: %zu bytes to pack weights with", bytes);
+  const int64_t floats = s->groups * s->out * s->in * s->h.kernel * s->w.kernel;
+  if (forward) {
+    j.weights = forward;
+    j.panels = layer_ceil_div(s->out, nr);
+    layer_parallel(s->host, s->groups * j.panels, floats, pack_forward_panel, &j);
+  }
+  if (backward) {
+    j.weights = backward;
+    j.panels = layer_ceil_div(s->in, nr);
+    layer_parallel(s->host, s->groups * j.panels, floats, pack_backward_panel, &j);
+  }
+  s->host->release(s->host, j.scratch);
+  return LAMINA_OK;
+}
+
 lamina_status lamina_conv_pack(const conv_shape *s) {
   const lamina_epilogue *e = &s->node->epilogue;
-  const int64_t nr = s->kernels->gemm->nr, channels = s->groups * s->out;
-  float *packed = s->node->packed, *backward = s->backward ? packed + s->backward : NULL;
+  const int64_t channels = s->groups * s->out;
+  float *packed = s->node->packed;
   const float *bias = s->node->params[1].rank >= 0 ? s->node->params[1].data : NULL;
   for (int64_t o = 0; o < channels; o++) {
     packed[s->bias + (size_t)o] = bias ? bias[o] : 0;
@@ -153,28 +182,7 @@ lamina_status lamina_conv_pack(const conv_shape *s) {
     lamina_conv_depthwise_pack(s);
     return LAMINA_OK;
   }
-  if (s->h.kernel * s->w.kernel == 1) {
-    pack_pointwise(s, packed, backward);
-    return LAMINA_OK;
-  }
-  const int64_t depth = backward ? layer_max(s->in, s->out) : s->in;
-  pack_job j = {.shape = s, .panel_floats = s->form ? s->h.kernel * s->w.kernel * depth * nr : 0};
-  const size_t thread_floats = (size_t)(lamina_conv_pack_scratch(s) + j.panel_floats);
-  const size_t bytes = thread_floats * (size_t)s->host->threads(s->host) * sizeof(float);
-  j.scratch = s->host->alloc(s->host, bytes);
-  if (!j.scratch)
-    return s->host->fail(s->host, LAMINA_OUT_OF_MEMORY, "out of memory: %zu bytes to pack weights with", bytes);
-  const int64_t floats = channels * s->in * s->h.kernel * s->w.kernel;
-  j.weights = packed;
-  j.panels = layer_ceil_div(s->out, nr);
-  layer_parallel(s->host, s->groups * j.panels, floats, pack_forward_panel, &j);
-  if (backward) {
-    j.weights = backward;
-    j.panels = layer_ceil_div(s->in, nr);
-    layer_parallel(s->host, s->groups * j.panels, floats, pack_backward_panel, &j);
-  }
-  s->host->release(s->host, j.scratch);
-  return LAMINA_OK;
+  return lamina_conv_pack_weights(s, packed, s->backward ? packed + s->backward : NULL);
 }
 
 void lamina_conv_unpack_panel(const conv_shape *s, const conv_partial *p, int64_t first, int64_t panel, int accumulate,

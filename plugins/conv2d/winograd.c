@@ -274,6 +274,8 @@ static void transform_output(const winograd_task *task, int64_t panel) {
     o.rows = j->form->points - t->narrow_h;
     o.columns = j->form->points - t->narrow_w;
     j->form->output(&o);
+    for (int p = 0; c->epilogue && p < outputs * outputs; p++)
+      if (y[p]) layer_activate(c->epilogue, 1, o.channels, y[p], o.channels);
   }
 }
 
