@@ -8,6 +8,9 @@
 
 #define GEMM_ROWS 6
 #define GEMM_VECTORS 2
+#define GEMM_HALF 0
+#define GEMM_WIDE_ROWS 3
+#define GEMM_THIN_ROWS 1
 
 static inline vf tile_fma(const float *a, vf b, vf c) { return vf_fma(vf_set1(*a), b, c); }
 
@@ -34,5 +37,10 @@ static inline __attribute__((always_inline)) void vectors_transpose(vf r[VF_LEN]
 
 #include "shared/gemm_pack.h"
 
-const lamina_gemm_kernels lamina_avx2_gemm = {
-    .mr = GEMM_ROWS, .nr = GEMM_VECTORS * VF_LEN, .tile = gemm_tiles, .pack_b = pack_b, .transpose = transpose};
+const lamina_gemm_kernels lamina_avx2_gemm = {.mr = GEMM_ROWS,
+                                                .nr = GEMM_VECTORS * VF_LEN,
+                                                .tile = gemm_tiles,
+                                                .pack_b = pack_b,
+                                                .transpose = transpose,
+                                                .shapes = sizeof gemm_shapes / sizeof *gemm_shapes,
+                                                .shape = gemm_shapes};

@@ -74,5 +74,12 @@ static void transpose(int64_t rows, int64_t cols, const float *src, int64_t src_
         for (int64_t r = r0; r < rows && r < r0 + BLOCK; r++) dst[c * dst_ld + r] = src[r * src_ld + c];
 }
 
-const lamina_gemm_kernels lamina_generic_gemm = {
-    .mr = ROWS, .nr = COLUMNS, .tile = tiles, .pack_b = pack_b, .transpose = transpose};
+static const lamina_gemm_shape shapes[] = {{ROWS, 1, tiles}};
+
+const lamina_gemm_kernels lamina_generic_gemm = {.mr = ROWS,
+                                                 .nr = COLUMNS,
+                                                 .tile = tiles,
+                                                 .pack_b = pack_b,
+                                                 .transpose = transpose,
+                                                 .shapes = 1,
+                                                 .shape = shapes};

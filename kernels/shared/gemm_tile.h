@@ -1,33 +1,53 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Template: the GEMM tile of TILE_ROWS rows and TILE_VECTORS vectors of columns; included once for each such pair.
+ * Template: the GEMM tile of TILE_ROWS rows and TILE_VECTORS vectors of columns, and half a vector more if TILE_HALF;
+ * included once for each such combination. B's columns lie in panels of GEMM_VECTORS vectors; a tile that is wider than
+ * one reads several panels side by side, each a stream of its own.
  *
- *   C(m, j) = epilogue( sum over i < batch, p < k of a[i][m * a_row + p * a_k] * b[i * b_batch + p * b_k + j] )
+ *   C(m, j) = epilogue( sum over i < batch, p < k of a[i][m * a_row + p * a_k] * B(i, p, j) )
+ *   B(i, p, j) = b[i * b_batch + j / nr * b_panel + p * b_k + j % nr]
  *
  * Every accumulator stays in a register over the whole depth, which needs constant trip counts and full unrolling: one
  * that goes through memory costs half the speed (tests/check_codegen.sh watches). A step in depth costs
  * TILE_ROWS * TILE_VECTORS FMAs, TILE_ROWS scalar loads and TILE_VECTORS vector loads. Five rows share a base pointer
  * (1, 2 and 4 times a_row are scaled indices, 3 times is a second index), since a pointer for each row would not fit
- * into the general registers.
+ * into the general registers; panels do the same.
  *
- * The includer, gemm_tiles.h, defines TILE_ROWS, TILE_VECTORS and TILE_NAME.
+ * Tiles of one panel are for B that is in the caches: they fetch what comes next, one line a step. Wider ones read B
+ * from wherever it is, once: they fetch all their lines some steps ahead, and at the end those of the next panels.
+ *
+ * The includer, gemm_tiles.h, defines TILE_ROWS, TILE_VECTORS, TILE_HALF, TILE_NAME and TILE_ALL (half included).
  */
 
 #define TILE_BASES ((TILE_ROWS + 4) / 5)
+#define TILE_WIDE (TILE_VECTORS > GEMM_VECTORS)
 
-static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS)(const lamina_tile *t) {
-  vf acc[TILE_ROWS][TILE_VECTORS];
+static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS, TILE_HALF)(const lamina_tile *t) {
+  vf acc[TILE_ROWS][TILE_VECTORS > 0 ? TILE_VECTORS : 1];
 #pragma GCC unroll 16
   for (int m = 0; m < TILE_ROWS; m++)
 #pragma GCC unroll 16
     for (int v = 0; v < TILE_VECTORS; v++) acc[m][v] = vf_zero();
+#if TILE_HALF
+  tile_half half[TILE_ROWS];
+#pragma GCC unroll 16
+  for (int m = 0; m < TILE_ROWS; m++) half[m] = tile_half_zero();
+#endif
 
   const ptrdiff_t a_k = t->a_k, b_k = t->b_k, row = t->a_row;
   ptrdiff_t row3 = 3 * row;
   __asm__("" : "+r"(row3));
-  /* One line of the next panel for each step in depth; without one, the line that B starts with, again and again. */
+#if TILE_WIDE
+  const ptrdiff_t panel = t->b_panel;
+  ptrdiff_t panel3 = 3 * panel;
+  __asm__("" : "+r"(panel3));
+#else
+  /* One or two lines of what comes next for each step in depth; without that, the line that B starts with, again and
+     again. */
   const char *prefetch = t->prefetch ? (const char *)t->prefetch : (const char *)t->b;
-  const ptrdiff_t prefetch_step = t->prefetch ? TILE_LINE : 0;
+  const ptrdiff_t prefetch_other = t->prefetch && t->prefetch_two ? TILE_LINE : 0;
+  const ptrdiff_t prefetch_step = t->prefetch ? prefetch_other + TILE_LINE : 0;
+#endif
   for (int64_t i = 0; i < t->batch; i++) {
     /* Read again for each i: kept from before, these fields would only go from one place in memory to another. */
     const lamina_tile *now = tile_hidden(t);
@@ -36,31 +56,64 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS)(const l
     a[0] = now->a[i];
 #pragma GCC unroll 16
     for (int s = 1; s < TILE_BASES; s++) a[s] = (const float *)tile_hidden(a[s - 1] + row3) + 2 * row;
-    for (int64_t p = now->k; p > 0; p--) {
-      vf bv[TILE_VECTORS];
+#if TILE_WIDE
+    /* Two parts of the depth: the last steps fetch the first lines of the next panels. */
+    const int64_t near = now->k < TILE_AHEAD ? now->k : TILE_AHEAD;
+    const float *fetch = b + near * b_k;
+    int64_t steps = now->k - near;
+    for (int part = 0; part < 2; part++, steps = near, fetch = now->prefetch ? now->prefetch : b)
+#else
+    const int64_t steps = now->k;
+#endif
+    for (int64_t p = steps; p > 0; p--) {
+#if TILE_WIDE
+#pragma GCC unroll 16
+      for (int v = 0; v < TILE_VECTORS; v++) {
+        const ptrdiff_t at = TILE_PANEL(v) + v % GEMM_VECTORS * VF_LEN;
+        const vf bv = vf_load(b + at);
+        if (v * VF_LEN * 4 % TILE_LINE == 0) vf_prefetch_l1(fetch + at);
+#pragma GCC unroll 16
+        for (int m = 0; m < TILE_ROWS; m++)
+          acc[m][v] = tile_fma(a[m / 5] + (m % 5 == 3 ? row3 : m % 5 * row), bv, acc[m][v]);
+      }
+      fetch += b_k;
+#else
+      vf bv[TILE_VECTORS > 0 ? TILE_VECTORS : 1];
 #pragma GCC unroll 16
       for (int v = 0; v < TILE_VECTORS; v++) bv[v] = vf_load(b + v * VF_LEN);
+#if TILE_HALF
+      const tile_half bh = tile_half_load(b + TILE_VECTORS * VF_LEN);
+#endif
 #pragma GCC unroll 16
       for (int m = 0; m < TILE_ROWS; m++) {
         const float *am = a[m / 5] + (m % 5 == 3 ? row3 : m % 5 * row);
 #pragma GCC unroll 16
         for (int v = 0; v < TILE_VECTORS; v++) acc[m][v] = tile_fma(am, bv[v], acc[m][v]);
+#if TILE_HALF
+        half[m] = tile_half_fma(am, bh, half[m]);
+#endif
       }
       vf_prefetch_l2(prefetch);
+      vf_prefetch_l2(prefetch + prefetch_other);
       prefetch += prefetch_step;
+#endif
       b += b_k;
 #pragma GCC unroll 16
       for (int s = 0; s < TILE_BASES; s++) a[s] += a_k;
     }
   }
 
-  if (t->n < TILE_VECTORS * VF_LEN) {
-    float sum[TILE_ROWS * TILE_VECTORS * VF_LEN];
+  if (TILE_HALF || t->n < TILE_VECTORS * VF_LEN) {
+    float sum[TILE_ROWS * TILE_ALL * VF_LEN];
 #pragma GCC unroll 16
     for (int m = 0; m < TILE_ROWS; m++)
 #pragma GCC unroll 16
-      for (int v = 0; v < TILE_VECTORS; v++) vf_store(sum + (m * TILE_VECTORS + v) * VF_LEN, acc[m][v]);
-    tile_edge(t, TILE_ROWS, TILE_VECTORS, sum);
+      for (int v = 0; v < TILE_VECTORS; v++) vf_store(sum + (m * TILE_ALL + v) * VF_LEN, acc[m][v]);
+#if TILE_HALF
+#pragma GCC unroll 16
+    for (int m = 0; m < TILE_ROWS; m++) vf_store(sum + (m * TILE_ALL + TILE_VECTORS) * VF_LEN, tile_half_widen(half[m]));
+#endif
+    tile_edge(t, TILE_ROWS, TILE_ALL, sum);
     return;
   }
   if (t->accumulate) {
@@ -99,3 +152,4 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS)(const l
 }
 
 #undef TILE_BASES
+#undef TILE_WIDE

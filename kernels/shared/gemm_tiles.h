@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tiles of one ISA: gemm_tile.h for 1 to GEMM_ROWS rows, and the array that the table points to.
+ * The tiles of one ISA: gemm_tile.h for 1 to GEMM_ROWS rows, and the arrays that the table points to.
  *
- * The includer defines GEMM_ROWS and GEMM_VECTORS (2 or 3), includes its vec.h, and gives
+ * The includer defines GEMM_ROWS and GEMM_VECTORS (2 or 3) for one panel, GEMM_WIDE_ROWS for two panels side by side,
+ * GEMM_THIN_ROWS for four, includes its vec.h, and gives
  *   vf tile_fma(const float *a, vf b, vf c)    *a * b + c, by whatever the ISA has for a scalar from memory
+ * With GEMM_HALF, for processors that do half a vector in half the time, also the type tile_half and
+ *   tile_half_zero, tile_half_load, tile_half_fma as for vf; tile_half_widen, to a vf whose upper half is zero
  */
 #include <math.h>
 #include <stddef.h>
@@ -14,11 +17,15 @@
 #error "more rows than LAMINA_GEMM_MAX_MR"
 #endif
 
-#define TILE_LINE 64 /* bytes of a cache line */
-#define TILE_PASTE(rows, vectors) gemm_tile_##rows##x##vectors
-#define TILE_NAME(rows, vectors) TILE_PASTE(rows, vectors)
-#define TILE_ROWS_PASTE(rows) gemm_tile_##rows
-#define TILE_ROWS_NAME(rows) TILE_ROWS_PASTE(rows)
+#define TILE_LINE 64  /* bytes of a cache line */
+#define TILE_AHEAD 16 /* steps in depth that the wide tiles fetch ahead */
+#define TILE_PASTE(rows, vectors, half) gemm_tile_##rows##x##vectors##_##half
+#define TILE_NAME(rows, vectors, half) TILE_PASTE(rows, vectors, half)
+#define TILE_ROWS_PASTE(prefix, rows) prefix##rows
+#define TILE_ROWS_NAME(prefix, rows) TILE_ROWS_PASTE(prefix, rows)
+#define TILE_ALL (TILE_VECTORS + TILE_HALF)
+/* Where vector v begins, from the first panel's row: panels 1, 2 and 3 are indices as they are, or scaled. */
+#define TILE_PANEL(v) ((v) / GEMM_VECTORS == 3 ? panel3 : (v) / GEMM_VECTORS * panel)
 
 /* The same pointer, of which the compiler no longer knows where it came from: it cannot derive it anew in the loop. */
 static inline const void *tile_hidden(const void *p) {
@@ -127,3 +134,38 @@ static void (*const gemm_tiles[GEMM_ROWS + 1])(const lamina_tile *) = {
     gemm_tile_16,
 #endif
 };
+
+static void (*const gemm_wide_tiles[GEMM_WIDE_ROWS + 1])(const lamina_tile *) = {
+    NULL, gemm_wide_1, gemm_wide_2, gemm_wide_3,
+#if GEMM_WIDE_ROWS >= 4
+    gemm_wide_4,
+#endif
+#if GEMM_WIDE_ROWS >= 5
+    gemm_wide_5,
+#endif
+#if GEMM_WIDE_ROWS >= 6
+    gemm_wide_6,
+#endif
+};
+
+static void (*const gemm_thin_tiles[GEMM_THIN_ROWS + 1])(const lamina_tile *) = {
+    NULL, gemm_thin_1,
+#if GEMM_THIN_ROWS >= 2
+    gemm_thin_2,
+#endif
+#if GEMM_THIN_ROWS >= 3
+    gemm_thin_3,
+#endif
+#if GEMM_THIN_ROWS >= 4
+    gemm_thin_4,
+#endif
+#if GEMM_THIN_ROWS >= 5
+    gemm_thin_5,
+#endif
+#if GEMM_THIN_ROWS >= 6
+    gemm_thin_6,
+#endif
+};
+
+static const lamina_gemm_shape gemm_shapes[] = {
+    {GEMM_ROWS, 1, gemm_tiles}, {GEMM_WIDE_ROWS, 2, gemm_wide_tiles}, {GEMM_THIN_ROWS, 4, gemm_thin_tiles}};
