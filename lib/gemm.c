@@ -84,23 +84,32 @@ static void pack_a(const lamina_gemm *g, int64_t row1, piece *p, float *to) {
   }
 }
 
-/* All tiles of rows of one strip of B. A tile of one panel fetches a line of the next strip each step, and so does the
-   first strip, which finds A cold, with the rows of the next tile if they are one run of memory; wider tiles fetch the
-   strip that they read, and at its end what comes next. */
+/* What tile t of a strip shall fetch. The processor alone follows B best while it comes from L3
+   and nothing else keeps it busy. A single tile of rows
+   fetches B some way ahead; several tiles share the next strip among them, a line each step, or in the first strip,
+   which finds A cold, each fetches the rows of the next one if they are one run of memory. */
+static const float *what_comes(const job *j, const piece *p, const strip *s, int64_t t, const float *next_a) {
+  const bool last = t + 1 == p->tile1, thin = p->tile1 - p->tile0 == 1;
+  const int64_t depth = p->k1 - p->k0, line = (t - p->tile0) * depth;
+  if (j->cut.shape->panels > 1) return j->cut.b_in_l3 && thin && j->gemm->m <= 2 ? NULL : last && s->ahead ? s->ahead : s->b;
+  if (thin) return s->b + STREAM_FLOATS;
+  if (next_a && !last) return next_a;
+  return s->ahead && line < depth * j->kernels->nr / LINE_FLOATS ? s->ahead + line * LINE_FLOATS : NULL;
+}
+
+/* All tiles of rows of one strip of B. */
 static void run_strip(const job *j, const piece *p, const strip *s, bool fetch_a) {
   const lamina_gemm *g = j->gemm;
-  const bool wide = j->cut.shape->panels > 1, thin = p->tile1 - p->tile0 == 1;
-  const int64_t depth = p->k1 - p->k0, lines = depth * j->kernels->nr / LINE_FLOATS;
   const float *a;
   lamina_tile tile = {.batch = 1,
-                      .k = depth,
+                      .k = p->k1 - p->k0,
                       .a = &a,
                       .a_row = p->a_row,
                       .a_k = p->a_k,
                       .b = s->b,
                       .b_k = s->b_k,
                       .b_panel = s->b_panel,
-                      .prefetch_two = thin,
+                      .prefetch_two = p->tile1 - p->tile0 == 1,
                       .c_row = g->c_row,
                       .n = (int)s->n,
                       .accumulate = g->accumulate || !p->first,
@@ -108,19 +117,12 @@ static void run_strip(const job *j, const piece *p, const strip *s, bool fetch_a
                       .add_row = g->add_row,
                       .lo = p->last ? g->lo : -__builtin_inff(),
                       .hi = p->last ? g->hi : __builtin_inff()};
-  for (int64_t t = p->tile0, line = 0; t < p->tile1; t++, line += depth) {
+  for (int64_t t = p->tile0; t < p->tile1; t++) {
     const int64_t m0 = first_row(j, t), m1 = first_row(j, t + 1);
     a = p->a + (m0 - p->row0) * p->a_row;
     tile.c = g->c + m0 * g->c_row + s->n0;
     tile.add = p->last && g->add ? g->add + m0 * g->add_row + s->n0 : NULL;
-    if (wide)
-      tile.prefetch = t + 1 < p->tile1 ? NULL : s->ahead;
-    else if (fetch_a && t + 1 < p->tile1)
-      tile.prefetch = a + (m1 - m0) * p->a_row;
-    else if (thin)
-      tile.prefetch = s->b + STREAM_FLOATS;
-    else
-      tile.prefetch = s->ahead && line < lines ? s->ahead + line * LINE_FLOATS : NULL;
+    tile.prefetch = what_comes(j, p, s, t, fetch_a ? a + (m1 - m0) * p->a_row : NULL);
     j->cut.shape->tile[m1 - m0](&tile);
   }
 }

@@ -59,7 +59,8 @@ static double shape_cost(const lamina_context *context, const lamina_gemm *g, co
 static const lamina_gemm_shape *best_shape(const lamina_context *context, const lamina_gemm *g) {
   const lamina_gemm_kernels *kernels = context->kernels.gemm;
   const lamina_gemm_shape *best = &kernels->shape[0];
-  if (g->m >= 2 * best->rows && !(g->a_k == 1 && aliases(context, g->a_row, best->rows))) return best;
+  const bool busy = g->m * kernels->nr >= CHAIN_CYCLES * context->kernels.vector_floats;
+  if (busy && !(g->a_k == 1 && aliases(context, g->a_row, min64(g->m, best->rows)))) return best;
   double cost = shape_cost(context, g, best);
   for (int i = 1; i < kernels->shapes; i++) {
     const double other = shape_cost(context, g, &kernels->shape[i]);
@@ -115,6 +116,8 @@ lamina_gemm_blocking lamina_gemm_cut(const lamina_context *context, const lamina
   lamina_gemm_blocking cut = cut_for(context, g, best_shape(context, g));
   cut.pack_a = should_pack_a(context, g, &cut);
   cut.pack_b = should_pack_b(g, &cut, context->kernels.gemm->nr);
+  const double bytes = (double)g->n * (double)g->k * sizeof(float);
+  cut.b_in_l3 = bytes > 0.5 * (double)context->cpu.l2 && bytes <= 0.5 * (double)context->cpu.l3;
   return cut;
 }
 

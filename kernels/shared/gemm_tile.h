@@ -13,8 +13,8 @@
  * (1, 2 and 4 times a_row are scaled indices, 3 times is a second index), since a pointer for each row would not fit
  * into the general registers; panels do the same.
  *
- * Tiles of one panel are for B that is in the caches: they fetch what comes next, one line a step. Wider ones read B
- * from wherever it is, once: they fetch all their lines some steps ahead, and at the end those of the next panels.
+ * Tiles of one panel fetch what comes next, a line or two a step. With t->prefetch, wider ones fetch all their lines
+ * some steps ahead, and at the end those of the panels at t->prefetch; without it, nothing.
  *
  * The includer, gemm_tiles.h, defines TILE_ROWS, TILE_VECTORS, TILE_HALF, TILE_NAME and TILE_ALL (half included).
  */
@@ -59,7 +59,8 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS, TILE_HA
 #if TILE_WIDE
     /* Two parts of the depth: the last steps fetch the first lines of the next panels. */
     const int64_t near = now->k < TILE_AHEAD ? now->k : TILE_AHEAD;
-    const float *fetch = b + near * b_k;
+    const ptrdiff_t fetch_step = now->prefetch ? b_k : 0;
+    const float *fetch = b + near * fetch_step;
     int64_t steps = now->k - near;
     for (int part = 0; part < 2; part++, steps = near, fetch = now->prefetch ? now->prefetch : b)
 #else
@@ -76,7 +77,7 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS, TILE_HA
         for (int m = 0; m < TILE_ROWS; m++)
           acc[m][v] = tile_fma(a[m / 5] + (m % 5 == 3 ? row3 : m % 5 * row), bv, acc[m][v]);
       }
-      fetch += b_k;
+      fetch += fetch_step;
 #else
       vf bv[TILE_VECTORS > 0 ? TILE_VECTORS : 1];
 #pragma GCC unroll 16
