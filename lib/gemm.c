@@ -84,17 +84,26 @@ static void pack_a(const lamina_gemm *g, int64_t row1, piece *p, float *to) {
   }
 }
 
-/* What tile t of a strip shall fetch. The processor alone follows B best while it comes from L3
-   and nothing else keeps it busy. A single tile of rows
-   fetches B some way ahead; several tiles share the next strip among them, a line each step, or in the first strip,
-   which finds A cold, each fetches the rows of the next one if they are one run of memory. */
-static const float *what_comes(const job *j, const piece *p, const strip *s, int64_t t, const float *next_a) {
-  const bool last = t + 1 == p->tile1, thin = p->tile1 - p->tile0 == 1;
-  const int64_t depth = p->k1 - p->k0, line = (t - p->tile0) * depth;
-  if (j->cut.shape->panels > 1) return j->cut.b_in_l3 && thin && j->gemm->m <= 2 ? NULL : last && s->ahead ? s->ahead : s->b;
+/* What tile t of a strip shall fetch, and in *tiles for how many tiles of the `most` that follow alike. The processor
+   alone follows B best while it comes from L3 and nothing else keeps it busy. A single tile of rows fetches B some way
+   ahead; several tiles share the next strip among them, a line each step, or in the first strip, which finds A cold,
+   fetch the rows of the next tiles if they are one run of memory. */
+static const float *what_comes(const job *j, const piece *p, const strip *s, int64_t t, int64_t most,
+                               const float *next_a, int64_t *tiles) {
+  const bool thin = p->tile1 - p->tile0 == 1;
+  *tiles = 1;
+  if (j->cut.shape->panels > 1) {
+    if (j->cut.b_in_l3 && thin && j->gemm->m <= 2) return NULL;
+    return t + 1 == p->tile1 && s->ahead ? s->ahead : s->b;
+  }
   if (thin) return s->b + STREAM_FLOATS;
-  if (next_a && !last) return next_a;
-  return s->ahead && line < depth * j->kernels->nr / LINE_FLOATS ? s->ahead + line * LINE_FLOATS : NULL;
+  *tiles = most;
+  if (next_a) return next_a;
+  const int64_t depth = max64(p->k1 - p->k0, 1), line = (t - p->tile0) * depth;
+  const int64_t left = s->ahead ? depth * j->kernels->nr / LINE_FLOATS - line : 0;
+  if (left <= 0) return NULL;
+  *tiles = min64(ceil_div(left, depth), most);
+  return s->ahead + line * LINE_FLOATS;
 }
 
 /* All tiles of rows of one strip of B. */
@@ -117,13 +126,16 @@ static void run_strip(const job *j, const piece *p, const strip *s, bool fetch_a
                       .add_row = g->add_row,
                       .lo = p->last ? g->lo : -__builtin_inff(),
                       .hi = p->last ? g->hi : __builtin_inff()};
-  for (int64_t t = p->tile0; t < p->tile1; t++) {
-    const int64_t m0 = first_row(j, t), m1 = first_row(j, t + 1);
+  for (int64_t t = p->tile0, tiles; t < p->tile1; t += tiles) {
+    const bool longer = t < j->longer_tiles; /* tiles that follow are as long up to where the shorter ones begin */
+    const int64_t m0 = first_row(j, t), rows = j->tile_rows + longer;
+    const int64_t alike = (longer ? min64(j->longer_tiles, p->tile1) : p->tile1) - t;
     a = p->a + (m0 - p->row0) * p->a_row;
     tile.c = g->c + m0 * g->c_row + s->n0;
     tile.add = p->last && g->add ? g->add + m0 * g->add_row + s->n0 : NULL;
-    tile.prefetch = what_comes(j, p, s, t, fetch_a ? a + (m1 - m0) * p->a_row : NULL);
-    j->cut.shape->tile[m1 - m0](&tile);
+    tile.prefetch = what_comes(j, p, s, t, alike, fetch_a ? a + rows * p->a_row : NULL, &tiles);
+    tile.more = tiles - 1;
+    j->cut.shape->tile[rows](&tile);
   }
 }
 
@@ -183,10 +195,7 @@ static void run_block(void *arg, int64_t index, int thread) {
 
 void lamina_gemm_run(const lamina_context *context, const lamina_gemm *g) {
   if (g->m <= 0 || g->n <= 0) return;
-  job j = {.gemm = g,
-           .kernels = context->kernels.gemm,
-           .cut = lamina_gemm_cut(context, g),
-           .scratch = g->workspace};
+  job j = {.gemm = g, .kernels = context->kernels.gemm, .cut = lamina_gemm_cut(context, g), .scratch = g->workspace};
   j.tile_rows = g->m / j.cut.tiles;
   j.longer_tiles = g->m % j.cut.tiles;
   if (j.cut.pack_a || j.cut.pack_b) {

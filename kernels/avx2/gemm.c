@@ -9,6 +9,7 @@
 #define GEMM_ROWS 6
 #define GEMM_VECTORS 2
 #define GEMM_HALF 0
+#define GEMM_MASKS 1
 #define GEMM_WIDE_ROWS 3
 #define GEMM_THIN_ROWS 1
 

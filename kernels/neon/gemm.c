@@ -10,6 +10,7 @@
 #define GEMM_ROWS 8
 #define GEMM_VECTORS 3
 #define GEMM_HALF 0
+#define GEMM_MASKS 0
 #define GEMM_WIDE_ROWS 4
 #define GEMM_THIN_ROWS 2
 

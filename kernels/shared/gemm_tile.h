@@ -23,17 +23,6 @@
 #define TILE_WIDE (TILE_VECTORS > GEMM_VECTORS)
 
 static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS, TILE_HALF)(const lamina_tile *t) {
-  vf acc[TILE_ROWS][TILE_VECTORS > 0 ? TILE_VECTORS : 1];
-#pragma GCC unroll 16
-  for (int m = 0; m < TILE_ROWS; m++)
-#pragma GCC unroll 16
-    for (int v = 0; v < TILE_VECTORS; v++) acc[m][v] = vf_zero();
-#if TILE_HALF
-  tile_half half[TILE_ROWS];
-#pragma GCC unroll 16
-  for (int m = 0; m < TILE_ROWS; m++) half[m] = tile_half_zero();
-#endif
-
   const ptrdiff_t a_k = t->a_k, b_k = t->b_k, row = t->a_row;
   ptrdiff_t row3 = 3 * row;
   __asm__("" : "+r"(row3));
@@ -48,108 +37,95 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS, TILE_HA
   const ptrdiff_t prefetch_other = t->prefetch && t->prefetch_two ? TILE_LINE : 0;
   const ptrdiff_t prefetch_step = t->prefetch ? prefetch_other + TILE_LINE : 0;
 #endif
-  for (int64_t i = 0; i < t->batch; i++) {
-    /* Read again for each i: kept from before, these fields would only go from one place in memory to another. */
-    const lamina_tile *now = tile_hidden(t);
-    const float *b = now->b + i * now->b_batch;
-    const float *a[TILE_BASES];
-    a[0] = now->a[i];
+  float *c = t->c;
+  const float *add = t->add;
+  ptrdiff_t a_first = 0;
+  for (int64_t more = t->more; more >= 0; more--) {
+    vf acc[TILE_ROWS][TILE_VECTORS > 0 ? TILE_VECTORS : 1];
 #pragma GCC unroll 16
-    for (int s = 1; s < TILE_BASES; s++) a[s] = (const float *)tile_hidden(a[s - 1] + row3) + 2 * row;
-#if TILE_WIDE
-    /* Two parts of the depth: the last steps fetch the first lines of the next panels. */
-    const int64_t near = now->k < TILE_AHEAD ? now->k : TILE_AHEAD;
-    const ptrdiff_t fetch_step = now->prefetch ? b_k : 0;
-    const float *fetch = b + near * fetch_step;
-    int64_t steps = now->k - near;
-    for (int part = 0; part < 2; part++, steps = near, fetch = now->prefetch ? now->prefetch : b)
-#else
-    const int64_t steps = now->k;
-#endif
-    for (int64_t p = steps; p > 0; p--) {
-#if TILE_WIDE
+    for (int m = 0; m < TILE_ROWS; m++)
 #pragma GCC unroll 16
-      for (int v = 0; v < TILE_VECTORS; v++) {
-        const ptrdiff_t at = TILE_PANEL(v) + v % GEMM_VECTORS * VF_LEN;
-        const vf bv = vf_load(b + at);
-        if (v * VF_LEN * 4 % TILE_LINE == 0) vf_prefetch_l1(fetch + at);
-#pragma GCC unroll 16
-        for (int m = 0; m < TILE_ROWS; m++)
-          acc[m][v] = tile_fma(a[m / 5] + (m % 5 == 3 ? row3 : m % 5 * row), bv, acc[m][v]);
-      }
-      fetch += fetch_step;
-#else
-      vf bv[TILE_VECTORS > 0 ? TILE_VECTORS : 1];
-#pragma GCC unroll 16
-      for (int v = 0; v < TILE_VECTORS; v++) bv[v] = vf_load(b + v * VF_LEN);
+      for (int v = 0; v < TILE_VECTORS; v++) acc[m][v] = vf_zero();
 #if TILE_HALF
-      const tile_half bh = tile_half_load(b + TILE_VECTORS * VF_LEN);
+    tile_half half[TILE_ROWS];
+#pragma GCC unroll 16
+    for (int m = 0; m < TILE_ROWS; m++) half[m] = tile_half_zero();
 #endif
+    for (int64_t i = 0; i < t->batch; i++) {
+      /* Read again for each i: kept from before, these fields would only go from one place in memory to another. */
+      const lamina_tile *now = tile_hidden(t);
+      const float *b = now->b + i * now->b_batch;
+      const float *a[TILE_BASES];
+      a[0] = now->a[i] + a_first;
 #pragma GCC unroll 16
-      for (int m = 0; m < TILE_ROWS; m++) {
-        const float *am = a[m / 5] + (m % 5 == 3 ? row3 : m % 5 * row);
+      for (int s = 1; s < TILE_BASES; s++) a[s] = (const float *)tile_hidden(a[s - 1] + row3) + 2 * row;
+#if TILE_WIDE
+      /* Two parts of the depth: the last steps fetch the first lines of the next panels. */
+      const int64_t near = now->k < TILE_AHEAD ? now->k : TILE_AHEAD;
+      const ptrdiff_t fetch_step = now->prefetch ? b_k : 0;
+      const float *fetch = b + near * fetch_step;
+      int64_t steps = now->k - near;
+      for (int part = 0; part < 2; part++, steps = near, fetch = now->prefetch ? now->prefetch : b)
+#else
+      const int64_t steps = now->k;
+#endif
+        for (int64_t p = steps; p > 0; p--) {
+#if TILE_WIDE
 #pragma GCC unroll 16
-        for (int v = 0; v < TILE_VECTORS; v++) acc[m][v] = tile_fma(am, bv[v], acc[m][v]);
+          for (int v = 0; v < TILE_VECTORS; v++) {
+            const ptrdiff_t at = TILE_PANEL(v) + v % GEMM_VECTORS * VF_LEN;
+            const vf bv = vf_load(b + at);
+            if (v * VF_LEN * 4 % TILE_LINE == 0) vf_prefetch_l1(fetch + at);
+#pragma GCC unroll 16
+            for (int m = 0; m < TILE_ROWS; m++)
+              acc[m][v] = tile_fma(a[m / 5] + (m % 5 == 3 ? row3 : m % 5 * row), bv, acc[m][v]);
+          }
+          fetch += fetch_step;
+#else
+        vf bv[TILE_VECTORS > 0 ? TILE_VECTORS : 1];
+#pragma GCC unroll 16
+        for (int v = 0; v < TILE_VECTORS; v++) bv[v] = vf_load(b + v * VF_LEN);
 #if TILE_HALF
-        half[m] = tile_half_fma(am, bh, half[m]);
+        const tile_half bh = tile_half_load(b + TILE_VECTORS * VF_LEN);
 #endif
-      }
-      vf_prefetch_l2(prefetch);
-      vf_prefetch_l2(prefetch + prefetch_other);
-      prefetch += prefetch_step;
-#endif
-      b += b_k;
 #pragma GCC unroll 16
-      for (int s = 0; s < TILE_BASES; s++) a[s] += a_k;
+        for (int m = 0; m < TILE_ROWS; m++) {
+          const float *am = a[m / 5] + (m % 5 == 3 ? row3 : m % 5 * row);
+#pragma GCC unroll 16
+          for (int v = 0; v < TILE_VECTORS; v++) acc[m][v] = tile_fma(am, bv[v], acc[m][v]);
+#if TILE_HALF
+          half[m] = tile_half_fma(am, bh, half[m]);
+#endif
+        }
+        vf_prefetch_l2(prefetch);
+        vf_prefetch_l2(prefetch + prefetch_other);
+        prefetch += prefetch_step;
+#endif
+          b += b_k;
+#pragma GCC unroll 16
+          for (int s = 0; s < TILE_BASES; s++) a[s] += a_k;
+        }
     }
-  }
 
-  if (TILE_HALF || t->n < TILE_VECTORS * VF_LEN) {
-    float sum[TILE_ROWS * TILE_ALL * VF_LEN];
-#pragma GCC unroll 16
-    for (int m = 0; m < TILE_ROWS; m++)
-#pragma GCC unroll 16
-      for (int v = 0; v < TILE_VECTORS; v++) vf_store(sum + (m * TILE_ALL + v) * VF_LEN, acc[m][v]);
 #if TILE_HALF
+    vf whole[TILE_ROWS][TILE_ALL];
 #pragma GCC unroll 16
-    for (int m = 0; m < TILE_ROWS; m++) vf_store(sum + (m * TILE_ALL + TILE_VECTORS) * VF_LEN, tile_half_widen(half[m]));
-#endif
-    tile_edge(t, TILE_ROWS, TILE_ALL, sum);
-    return;
-  }
-  if (t->accumulate) {
+    for (int m = 0; m < TILE_ROWS; m++) {
 #pragma GCC unroll 16
-    for (int m = 0; m < TILE_ROWS; m++)
-#pragma GCC unroll 16
-      for (int v = 0; v < TILE_VECTORS; v++)
-        acc[m][v] = vf_add(acc[m][v], vf_load(t->c + m * t->c_row + v * VF_LEN));
-  }
-  if (t->bias) {
-#pragma GCC unroll 16
-    for (int v = 0; v < TILE_VECTORS; v++) {
-      const vf bias = vf_load(t->bias + v * VF_LEN);
-#pragma GCC unroll 16
-      for (int m = 0; m < TILE_ROWS; m++) acc[m][v] = vf_add(acc[m][v], bias);
+      for (int v = 0; v < TILE_VECTORS; v++) whole[m][v] = acc[m][v];
+      whole[m][TILE_VECTORS] = tile_half_widen(half[m]);
     }
+    tile_finish(t, c, add, TILE_ROWS, TILE_ALL, 1, &whole[0][0]);
+#else
+    if (t->n < TILE_VECTORS * VF_LEN)
+      tile_finish(t, c, add, TILE_ROWS, TILE_ALL, 1, &acc[0][0]);
+    else
+      tile_finish(t, c, add, TILE_ROWS, TILE_ALL, 0, &acc[0][0]);
+#endif
+    a_first += TILE_ROWS * row;
+    c += TILE_ROWS * t->c_row;
+    if (add) add += TILE_ROWS * t->add_row;
   }
-  if (t->add) {
-#pragma GCC unroll 16
-    for (int m = 0; m < TILE_ROWS; m++)
-#pragma GCC unroll 16
-      for (int v = 0; v < TILE_VECTORS; v++)
-        acc[m][v] = vf_add(acc[m][v], vf_load(t->add + m * t->add_row + v * VF_LEN));
-  }
-  if (t->lo > -INFINITY || t->hi < INFINITY) {
-    const vf lo = vf_set1(t->lo), hi = vf_set1(t->hi);
-#pragma GCC unroll 16
-    for (int m = 0; m < TILE_ROWS; m++)
-#pragma GCC unroll 16
-      for (int v = 0; v < TILE_VECTORS; v++) acc[m][v] = vf_min(hi, vf_max(lo, acc[m][v]));
-  }
-#pragma GCC unroll 16
-  for (int m = 0; m < TILE_ROWS; m++)
-#pragma GCC unroll 16
-    for (int v = 0; v < TILE_VECTORS; v++) vf_store(t->c + m * t->c_row + v * VF_LEN, acc[m][v]);
 }
 
 #undef TILE_BASES
