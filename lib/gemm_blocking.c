@@ -24,7 +24,7 @@ enum {
   FREE_WAYS = 1,    /* of L1, for B and C that pass by */
   MAX_ROWS = 224,   /* of a block */
   MAX_TASKS = 256,
-  TASK_FLOPS = 4 << 20, /* below that a task costs more to hand out than it gains */
+  TASK_FLOPS = 1 << 19, /* below that a task costs more to hand out than it gains */
   MIN_KC = 128,
   MAX_KC = 1024,
   CHAIN_CYCLES = 8 /* latency of an FMA times the units that do them */
