@@ -31,11 +31,10 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS, TILE_HA
   ptrdiff_t panel3 = 3 * panel;
   __asm__("" : "+r"(panel3));
 #else
-  /* One or two lines of what comes next for each step in depth; without that, the line that B starts with, again and
-     again. */
-  const char *prefetch = t->prefetch ? (const char *)t->prefetch : (const char *)t->b;
-  const ptrdiff_t prefetch_other = t->prefetch && t->prefetch_two ? TILE_LINE : 0;
-  const ptrdiff_t prefetch_step = t->prefetch ? prefetch_other + TILE_LINE : 0;
+  /* One or two lines of what comes next for each step in depth. */
+  const char *prefetch = (const char *)t->prefetch;
+  const ptrdiff_t prefetch_other = TILE_TWO_LINES && t->prefetch_two ? TILE_LINE : 0;
+  const ptrdiff_t prefetch_step = TILE_LINE + prefetch_other;
 #endif
   float *c = t->c;
   const float *add = t->add;
@@ -66,11 +65,7 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS, TILE_HA
       const float *fetch = b + near * fetch_step;
       int64_t steps = now->k - near;
       for (int part = 0; part < 2; part++, steps = near, fetch = now->prefetch ? now->prefetch : b)
-#else
-      const int64_t steps = now->k;
-#endif
         for (int64_t p = steps; p > 0; p--) {
-#if TILE_WIDE
 #pragma GCC unroll 16
           for (int v = 0; v < TILE_VECTORS; v++) {
             const ptrdiff_t at = TILE_PANEL(v) + v % GEMM_VECTORS * VF_LEN;
@@ -81,30 +76,23 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS, TILE_HA
               acc[m][v] = tile_fma(a[m / 5] + (m % 5 == 3 ? row3 : m % 5 * row), bv, acc[m][v]);
           }
           fetch += fetch_step;
-#else
-        vf bv[TILE_VECTORS > 0 ? TILE_VECTORS : 1];
-#pragma GCC unroll 16
-        for (int v = 0; v < TILE_VECTORS; v++) bv[v] = vf_load(b + v * VF_LEN);
-#if TILE_HALF
-        const tile_half bh = tile_half_load(b + TILE_VECTORS * VF_LEN);
-#endif
-#pragma GCC unroll 16
-        for (int m = 0; m < TILE_ROWS; m++) {
-          const float *am = a[m / 5] + (m % 5 == 3 ? row3 : m % 5 * row);
-#pragma GCC unroll 16
-          for (int v = 0; v < TILE_VECTORS; v++) acc[m][v] = tile_fma(am, bv[v], acc[m][v]);
-#if TILE_HALF
-          half[m] = tile_half_fma(am, bh, half[m]);
-#endif
-        }
-        vf_prefetch_l2(prefetch);
-        vf_prefetch_l2(prefetch + prefetch_other);
-        prefetch += prefetch_step;
-#endif
           b += b_k;
 #pragma GCC unroll 16
           for (int s = 0; s < TILE_BASES; s++) a[s] += a_k;
         }
+#else
+      if (prefetch)
+        for (int64_t p = now->k; p > 0; p--) {
+          vf_prefetch_l2(prefetch);
+          if (TILE_TWO_LINES) vf_prefetch_l2(prefetch + prefetch_other);
+          prefetch += prefetch_step;
+#include "gemm_step.h"
+        }
+      else
+        for (int64_t p = now->k; p > 0; p--) {
+#include "gemm_step.h"
+        }
+#endif
     }
 
 #if TILE_HALF

@@ -18,9 +18,10 @@
 #error "more rows than LAMINA_GEMM_MAX_MR"
 #endif
 
-#define TILE_MOST 24  /* accumulators of a tile */
-#define TILE_LINE 64  /* bytes of a cache line */
-#define TILE_AHEAD 16 /* steps in depth that the wide tiles fetch ahead */
+#define TILE_MOST 24                                           /* accumulators of a tile */
+#define TILE_LINE 64                                           /* bytes of a cache line */
+#define TILE_TWO_LINES (GEMM_VECTORS * VF_LEN * 4 > TILE_LINE) /* in a row of a panel */
+#define TILE_AHEAD 16                                          /* steps in depth that the wide tiles fetch ahead */
 #define TILE_PASTE(rows, vectors, half) gemm_tile_##rows##x##vectors##_##half
 #define TILE_NAME(rows, vectors, half) TILE_PASTE(rows, vectors, half)
 #define TILE_ROWS_PASTE(prefix, rows) prefix##rows
