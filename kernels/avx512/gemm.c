@@ -8,6 +8,7 @@
 
 #define GEMM_ROWS 14
 #define GEMM_VECTORS 2
+#define GEMM_PAIRS 0
 #define GEMM_HALF 1
 #define GEMM_MASKS 1
 #define GEMM_WIDE_ROWS 6

@@ -9,6 +9,7 @@
 
 #define GEMM_ROWS 8
 #define GEMM_VECTORS 3
+#define GEMM_PAIRS 0
 #define GEMM_HALF 0
 #define GEMM_MASKS 0
 #define GEMM_WIDE_ROWS 4

@@ -60,7 +60,22 @@
 #undef TILE_HALF
 #endif
 
+#if GEMM_PAIRS && TILE_ROWS == 4
+#define TILE_TWICE gemm_tile_8x1_0
+#elif GEMM_PAIRS && TILE_ROWS == 5
+#define TILE_TWICE gemm_tile_10x1_0
+#elif GEMM_PAIRS && TILE_ROWS == 6
+#define TILE_TWICE gemm_tile_12x1_0
+#endif
+
 static void TILE_ROWS_NAME(gemm_tile_, TILE_ROWS)(const lamina_tile *t) {
+#ifdef TILE_TWICE
+  if (t->n <= VF_LEN && t->more > 0 && t->batch == 1) {
+    tile_pairs(t, TILE_ROWS, TILE_TWICE, TILE_NAME(TILE_ROWS, 1, 0));
+    return;
+  }
+#undef TILE_TWICE
+#endif
 #if GEMM_HALF
   if (t->n <= VF_LEN / 2) TILE_NAME(TILE_ROWS, 0, 1)(t);
   else if (t->n > VF_LEN && t->n <= VF_LEN + VF_LEN / 2) TILE_NAME(TILE_ROWS, 1, 1)(t);

@@ -5,7 +5,8 @@
  * The includer defines GEMM_ROWS and GEMM_VECTORS (2 or 3) for one panel, GEMM_WIDE_ROWS for two panels side by side,
  * GEMM_THIN_ROWS for four, includes its vec.h, and gives
  *   vf tile_fma(const float *a, vf b, vf c)    *a * b + c, by whatever the ISA has for a scalar from memory
- * With GEMM_MASKS, few lanes are loaded and stored without branches. With GEMM_HALF, for processors that do half a
+ * With GEMM_MASKS, few lanes are loaded and stored without branches. With GEMM_PAIRS, for tiles of up
+ * to 6 rows, those of one vector run two by two. With GEMM_HALF, for processors that do half a
  * vector in half the time, also the type tile_half and tile_half_zero, tile_half_load, tile_half_fma as for vf;
  * tile_half_widen, to a vf whose upper half is zero
  */
@@ -53,11 +54,14 @@ static void tile_edge(const lamina_tile *t, float *to, const float *add, int row
 }
 #endif
 
+#ifndef TILE_STORE_N
+#define TILE_STORE_N vf_store_n
+#endif
 #if GEMM_MASKS
 static inline vf tile_load(const float *p, int edge, int n) { return edge ? vf_load_n(p, n) : vf_load(p); }
 static inline void tile_store(float *p, vf x, int edge, int n) {
   if (edge)
-    vf_store_n(p, x, n);
+    TILE_STORE_N(p, x, n);
   else
     vf_store(p, x);
 }
@@ -117,6 +121,39 @@ static inline __attribute__((always_inline)) void tile_finish(const lamina_tile 
     for (int v = 0; v < vectors; v++)
       tile_store(c + m * t->c_row + v * VF_LEN, acc[m * vectors + v], edge && v == vectors - 1, left);
 }
+
+#if GEMM_PAIRS
+#define TILE_HALF 0
+#define TILE_VECTORS 1
+#define TILE_ROWS 8
+#include "gemm_tile.h"
+#undef TILE_ROWS
+#define TILE_ROWS 10
+#include "gemm_tile.h"
+#undef TILE_ROWS
+#define TILE_ROWS 12
+#include "gemm_tile.h"
+#undef TILE_ROWS
+#undef TILE_VECTORS
+#undef TILE_HALF
+
+/* Tiles of one vector two by two, since one alone has fewer chains than the FMA units can work on; what is left alone. */
+static void tile_pairs(const lamina_tile *t, int rows, void (*two)(const lamina_tile *),
+                       void (*one)(const lamina_tile *)) {
+  lamina_tile part = *t;
+  const int64_t tiles = t->more + 1, first = tiles / 2 * 2 * rows;
+  part.more = tiles / 2 - 1;
+  two(&part);
+  if (tiles % 2 == 0) return;
+  const float *a = t->a[0] + first * t->a_row;
+  part.more = 0;
+  part.a = &a;
+  part.c += first * t->c_row;
+  if (part.add) part.add += first * t->add_row;
+  part.prefetch = NULL;
+  one(&part);
+}
+#endif
 
 #define TILE_ROWS 1
 #include "gemm_rows.h"
