@@ -57,7 +57,7 @@ static void tile_edge(const lamina_tile *t, float *to, const float *add, int row
 #ifndef TILE_STORE_N
 #define TILE_STORE_N vf_store_n
 #endif
-#if GEMM_MASKS
+/* The n first lanes at an edge, else all. */
 static inline vf tile_load(const float *p, int edge, int n) { return edge ? vf_load_n(p, n) : vf_load(p); }
 static inline void tile_store(float *p, vf x, int edge, int n) {
   if (edge)
@@ -65,7 +65,6 @@ static inline void tile_store(float *p, vf x, int edge, int n) {
   else
     vf_store(p, x);
 }
-#endif
 
 /* The epilogue of a tile whose last vector, at an edge, is not all written. `rows`, `vectors` and `edge` are constants.
  */
@@ -73,15 +72,13 @@ static inline __attribute__((always_inline)) void tile_finish(const lamina_tile 
                                                               const int rows, const int vectors, const int edge,
                                                               vf *acc) {
 #if !GEMM_MASKS
-  if (edge) { /* branches on the number of lanes: once, not in each unrolled row */
+  if (edge) { /* vf_load_n branches on the number of lanes: once, not in each unrolled row */
     float sum[TILE_MOST * VF_LEN];
 #pragma GCC unroll 24
     for (int i = 0; i < rows * vectors; i++) vf_store(sum + i * VF_LEN, acc[i]);
     tile_edge(t, c, add, rows, vectors, sum);
     return;
   }
-#define tile_load(p, edge, n) vf_load(p)
-#define tile_store(p, x, edge, n) vf_store(p, x)
 #endif
   const int left = t->n - (vectors - 1) * VF_LEN; /* lanes of the last vector */
   if (t->accumulate) {
