@@ -38,8 +38,19 @@ typedef struct lamina_tile {
   const float *add;  /* row stride add_row, or NULL */
   int64_t add_row;
   float lo, hi;
-  const float *prefetch; /* memory that comes next (a weight panel), walked into L2 as k goes on; or NULL */
+  const float *prefetch; /* memory that comes next (a weight panel), walked into L2 as k goes on; or NULL. For tiles of
+                            several panels: the first of the next ones, and that B is to be fetched ahead at all */
+  int prefetch_two;      /* for tiles of one panel: walk two lines a step, not one */
+  int64_t more;          /* the same for so many further tiles, of the rows that follow; `prefetch` walks on */
+  int64_t b_panel;       /* read by tiles of several panels: floats from one panel of B to the next */
 } lamina_tile;
+
+/* Tiles of up to `rows` rows and 1 to `panels` panels of B side by side: tile[m] computes m rows, n <= panels * nr,
+   and reads the panels that n reaches into. An element has the same bits whatever the shape. */
+typedef struct lamina_gemm_shape {
+  int rows, panels;
+  void (*const *tile)(const lamina_tile *tile);
+} lamina_gemm_shape;
 
 typedef struct lamina_gemm_kernels {
   int mr, nr;
@@ -50,6 +61,9 @@ typedef struct lamina_gemm_kernels {
   void (*pack_b)(int64_t k, int64_t n, const float *b, int64_t b_k, int64_t b_n, const float *scale, float *dst);
   /* dst[c * dst_ld + r] = src[r * src_ld + c]. */
   void (*transpose)(int64_t rows, int64_t cols, const float *src, int64_t src_ld, float *dst, int64_t dst_ld);
+  /* By panels, ascending; the first is mr rows, one panel, `tile`. */
+  int shapes;
+  const lamina_gemm_shape *shape;
 } lamina_gemm_kernels;
 
 /*

@@ -200,7 +200,9 @@ static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   cost->bytes = 4 * (m * k + n * k + m * n);
   cost->backward_flops = (layer_needs_input(node, 0) ? 2 : 1) * cost->flops;
   cost->backward_bytes = (layer_needs_input(node, 0) ? 2 : 1) * cost->bytes;
-  cost->algorithm = "gemm";
+  product = forward_product(&l);
+  product.b_packed = (const float *)&l;
+  cost->algorithm = l.host->gemm_algorithm(l.host, &product);
   return LAMINA_OK;
 }
 

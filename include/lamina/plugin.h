@@ -319,6 +319,9 @@ struct lamina_host {
   /** Later services by name, or NULL. "lamina.kernels" is the table of kernels.h: no part of this stable ABI. */
   const void *(*ext)(const lamina_host *host, const char *id);
   lamina_math_mode math; /**< the context's math mode */
+  /** How `gemm` will compute a product, for lamina_cost: "gemm 14x32 kc 512", tile and depth of a block. Reads sizes and
+      strides alone; the string lives as long as the host. */
+  const char *(*gemm_algorithm)(const lamina_host *host, const lamina_gemm *gemm);
 };
 
 #ifdef __cplusplus

@@ -165,7 +165,7 @@ static lamina_status infer(lamina_node *node) {
 static const char *algorithm(const conv_shape *s) {
   if (s->form) return s->form->outputs == 4 ? "winograd F(4x4)" : "winograd F(2x2)";
   if (s->depthwise) return "depthwise";
-  if (s->pointwise) return "gemm 1x1";
+  if (s->pointwise) return lamina_conv_pointwise_algorithm(s);
   return s->h.kernel * s->w.kernel == 1 ? "gemm 1x1 strided" : "direct";
 }
 

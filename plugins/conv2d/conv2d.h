@@ -143,6 +143,8 @@ void lamina_conv_winograd(const correlation *c);
 
 lamina_status lamina_conv_forward(const conv_shape *shape);
 size_t lamina_conv_forward_workspace(const conv_shape *shape);
+/* Of a pointwise convolution: how its product is computed. */
+const char *lamina_conv_pointwise_algorithm(const conv_shape *shape);
 lamina_status lamina_conv_backward_data(const conv_shape *shape);
 size_t lamina_conv_backward_data_workspace(const conv_shape *shape);
 lamina_status lamina_conv_backward_weights(const conv_shape *shape);

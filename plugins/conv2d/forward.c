@@ -82,6 +82,13 @@ size_t lamina_conv_run_workspace(const correlation *c) {
   return bytes;
 }
 
+const char *lamina_conv_pointwise_algorithm(const conv_shape *s) {
+  const correlation c = lamina_conv_forward_pass(s);
+  lamina_gemm product = pointwise(&c, 0);
+  product.b_packed = (const float *)&c; /* not read */
+  return s->host->gemm_algorithm(s->host, &product);
+}
+
 size_t lamina_conv_forward_workspace(const conv_shape *s) {
   if (s->depthwise) return lamina_conv_depthwise_workspace(s);
   const correlation c = lamina_conv_forward_pass(s);
