@@ -200,7 +200,7 @@ static void run_block(void *arg, int64_t index, int thread) {
     }
     run_chunk(j, &p, panel0, min64(panel1, cut->panels), b_scratch);
   }
-  activate_block(g, p.row0, part(g->m, cut->tiles, p.tile1), panel0 * j->kernels->nr,
+  activate_block(g, p.row0, first_row(j, p.tile1), panel0 * j->kernels->nr,
                  min64(panel1 * j->kernels->nr, g->n));
 }
 
