@@ -208,6 +208,10 @@ typedef struct lamina_winograd_form {
   void (*output)(const lamina_winograd_output *output);
   /* u[p * u_point + i] = (G g G^T)(p) for g(r, s) = g[(3 r + s) * g_tap + i], i < n. */
   void (*weights)(int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point);
+  /* The transposes of the last two, for the gradient of the weights: m[p * m_point + c] = (A dy A^T)(p) for dy pointing at
+     outputs * outputs pixels, those that the tile has not being zeros; g[(3 r + s) * g_tap + i] = (G^T u G)(r, s). */
+  void (*output_transposed)(int64_t channels, const float *const *dy, int rows, int columns, float *m, int64_t m_point);
+  void (*weights_transposed)(int64_t n, const float *u, int64_t u_point, float *g, int64_t g_tap);
 } lamina_winograd_form;
 
 typedef struct lamina_winograd_kernels {

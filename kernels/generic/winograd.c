@@ -92,6 +92,31 @@ static void weights(const matrices *f, int64_t n, const float *g, int64_t g_tap,
       }
 }
 
+static void output_transposed(const matrices *f, int64_t channels, const float *const *dy, int rows, int columns, float *m,
+                              int64_t m_point) {
+  const int n = f->outputs;
+  for (int64_t c = 0; c < channels; c++)
+    for (int i = 0; i < rows; i++)
+      for (int j = 0; j < columns; j++) {
+        double sum = 0;
+        for (int r = 0; r < n; r++)
+          for (int s = 0; s < n; s++) sum += f->output[r][i] * f->output[s][j] * (double)dy[r * n + s][c];
+        m[(i * f->points + j) * m_point + c] = (float)sum;
+      }
+}
+
+static void weights_transposed(const matrices *f, int64_t n, const float *u, int64_t u_point, float *g, int64_t g_tap) {
+  for (int r = 0; r < 3; r++)
+    for (int s = 0; s < 3; s++)
+      for (int64_t at = 0; at < n; at++) {
+        double sum = 0;
+        for (int i = 0; i < f->points; i++)
+          for (int j = 0; j < f->points; j++)
+            sum += f->weights[i][r] * f->weights[j][s] * (double)u[(i * f->points + j) * u_point + at];
+        g[(r * 3 + s) * g_tap + at] = (float)sum;
+      }
+}
+
 static void input2(int64_t channels, const float *const *x, int rows, int columns, float *v, int64_t v_point) {
   input(&f2, channels, x, rows, columns, v, v_point);
 }
@@ -107,7 +132,32 @@ static void weights4(int64_t n, const float *g, int64_t g_tap, float *u, int64_t
   weights(&f4, n, g, g_tap, u, u_point);
 }
 
+static void output_transposed2(int64_t channels, const float *const *dy, int rows, int columns, float *m, int64_t m_point) {
+  output_transposed(&f2, channels, dy, rows, columns, m, m_point);
+}
+static void output_transposed4(int64_t channels, const float *const *dy, int rows, int columns, float *m, int64_t m_point) {
+  output_transposed(&f4, channels, dy, rows, columns, m, m_point);
+}
+static void weights_transposed2(int64_t n, const float *u, int64_t u_point, float *g, int64_t g_tap) {
+  weights_transposed(&f2, n, u, u_point, g, g_tap);
+}
+static void weights_transposed4(int64_t n, const float *u, int64_t u_point, float *g, int64_t g_tap) {
+  weights_transposed(&f4, n, u, u_point, g, g_tap);
+}
+
 const lamina_winograd_kernels lamina_generic_winograd = {
-    .f2 = {.outputs = 2, .points = 4, .input = input2, .output = output2, .weights = weights2},
-    .f4 = {.outputs = 4, .points = 6, .input = input4, .output = output4, .weights = weights4},
+    .f2 = {.outputs = 2,
+           .points = 4,
+           .input = input2,
+           .output = output2,
+           .weights = weights2,
+           .output_transposed = output_transposed2,
+           .weights_transposed = weights_transposed2},
+    .f4 = {.outputs = 4,
+           .points = 6,
+           .input = input4,
+           .output = output4,
+           .weights = weights4,
+           .output_transposed = output_transposed4,
+           .weights_transposed = weights_transposed4},
 };

@@ -190,6 +190,104 @@ VEC_INLINE void winograd_weights(int outputs, int64_t n, const float *g, int64_t
   if (i < n) winograd_weights_vector(outputs, (int)(n - i), g + i, g_tap, u + i, u_point);
 }
 
+/* Points `pair` of A y along one axis. */
+VEC_INLINE void winograd_output_transposed_pair(int outputs, int pair, const vf *y, vf *p, vf *q) {
+  if (pair == 0) {
+    *p = y[0];
+    *q = y[outputs - 1];
+  } else if (outputs == 2) {
+    *p = vf_add(y[0], y[1]);
+    *q = vf_sub(y[0], y[1]);
+  } else {
+    const vf scale = vf_set1(pair == 1 ? 0.5f : 2.0f), point = vf_set1(pair == 1 ? winograd_a : winograd_b);
+    const vf even = vf_fma(scale, y[2], y[0]), odd = vf_fma(scale, y[3], y[1]);
+    *p = vf_fma(point, odd, even);
+    *q = vf_fnma(point, odd, even);
+  }
+}
+
+VEC_INLINE void winograd_output_transposed_row(int outputs, const vf *y, int columns, float *m, int64_t m_point) {
+#pragma GCC unroll 16
+  for (int pair = 0; pair <= outputs / 2; pair++) {
+    vf p, q;
+    winograd_output_transposed_pair(outputs, pair, y, &p, &q);
+    vf_store(m + winograd_first(outputs, pair) * m_point, p);
+    if (pair > 0 || columns == outputs + 2) vf_store(m + winograd_second(outputs, pair) * m_point, q);
+  }
+}
+
+VEC_INLINE void winograd_output_transposed_vector(int outputs, const float *const *dy, int64_t c, int n, int rows,
+                                                  int columns, float *m, int64_t m_point) {
+  const int points = outputs + 2;
+#pragma GCC unroll 16
+  for (int pair = 0; pair <= outputs / 2; pair++) {
+    vf p[WINOGRAD_POINTS], q[WINOGRAD_POINTS];
+#pragma GCC unroll 16
+    for (int j = 0; j < outputs; j++) {
+      vf y[WINOGRAD_POINTS];
+#pragma GCC unroll 16
+      for (int i = 0; i < outputs; i++) y[i] = winograd_load(dy[i * outputs + j] + c, n);
+      winograd_output_transposed_pair(outputs, pair, y, &p[j], &q[j]);
+    }
+    const int first = winograd_first(outputs, pair), second = winograd_second(outputs, pair);
+    winograd_output_transposed_row(outputs, p, columns, m + first * points * m_point + c, m_point);
+    if (pair > 0 || rows == points)
+      winograd_output_transposed_row(outputs, q, columns, m + second * points * m_point + c, m_point);
+  }
+}
+
+VEC_INLINE void winograd_output_transposed(int outputs, int64_t channels, const float *const *dy, int rows, int columns,
+                                           float *m, int64_t m_point) {
+  int64_t c = 0;
+  for (; c + VF_LEN <= channels; c += VF_LEN)
+    winograd_output_transposed_vector(outputs, dy, c, VF_LEN, rows, columns, m, m_point);
+  if (c < channels) winograd_output_transposed_vector(outputs, dy, c, (int)(channels - c), rows, columns, m, m_point);
+}
+
+/* G^T u along one axis: three values from a column or row of points. */
+VEC_INLINE void winograd_weights_transposed_three(int outputs, const vf *u, vf g[3]) {
+  if (outputs == 2) {
+    const vf half = vf_set1(0.5f), even = vf_mul(half, vf_add(u[1], u[2]));
+    g[0] = vf_add(u[0], even);
+    g[1] = vf_mul(half, vf_sub(u[1], u[2]));
+    g[2] = vf_add(even, u[3]);
+  } else {
+    const vf even_a = vf_add(u[1], u[2]), odd_a = vf_sub(u[1], u[2]), even_b = vf_add(u[3], u[4]), odd_b = vf_sub(u[3], u[4]);
+    g[0] = vf_fma(vf_set1(winograd_g4[1][0]), even_a, vf_fma(vf_set1(winograd_g4[3][0]), even_b, u[0]));
+    g[1] = vf_fma(vf_set1(winograd_g4[1][1]), odd_a, vf_mul(vf_set1(winograd_g4[3][1]), odd_b));
+    g[2] = vf_fma(vf_set1(winograd_g4[1][2]), even_a, vf_fma(vf_set1(winograd_g4[3][2]), even_b, u[5]));
+  }
+}
+
+VEC_INLINE void winograd_weights_transposed_vector(int outputs, int n, const float *u, int64_t u_point, float *g,
+                                                   int64_t g_tap) {
+  const int points = outputs + 2;
+  vf rows[3][WINOGRAD_POINTS];
+#pragma GCC unroll 16
+  for (int j = 0; j < points; j++) {
+    vf column[WINOGRAD_POINTS], three[3];
+#pragma GCC unroll 16
+    for (int i = 0; i < points; i++) column[i] = winograd_load(u + (i * points + j) * u_point, n);
+    winograd_weights_transposed_three(outputs, column, three);
+#pragma GCC unroll 16
+    for (int r = 0; r < 3; r++) rows[r][j] = three[r];
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < 3; r++) {
+    vf three[3];
+    winograd_weights_transposed_three(outputs, rows[r], three);
+#pragma GCC unroll 16
+    for (int s = 0; s < 3; s++) winograd_store(g + (r * 3 + s) * g_tap, three[s], n);
+  }
+}
+
+VEC_INLINE void winograd_weights_transposed(int outputs, int64_t n, const float *u, int64_t u_point, float *g,
+                                            int64_t g_tap) {
+  int64_t i = 0;
+  for (; i + VF_LEN <= n; i += VF_LEN) winograd_weights_transposed_vector(outputs, VF_LEN, u + i, u_point, g + i, g_tap);
+  if (i < n) winograd_weights_transposed_vector(outputs, (int)(n - i), u + i, u_point, g + i, g_tap);
+}
+
 static void winograd_input2(int64_t channels, const float *const *x, int rows, int columns, float *v, int64_t v_point) {
   winograd_input(2, channels, x, rows, columns, v, v_point);
 }
@@ -203,6 +301,20 @@ static void winograd_weights2(int64_t n, const float *g, int64_t g_tap, float *u
 }
 static void winograd_weights4(int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point) {
   winograd_weights(4, n, g, g_tap, u, u_point);
+}
+static void winograd_output_transposed2(int64_t channels, const float *const *dy, int rows, int columns, float *m,
+                                        int64_t m_point) {
+  winograd_output_transposed(2, channels, dy, rows, columns, m, m_point);
+}
+static void winograd_output_transposed4(int64_t channels, const float *const *dy, int rows, int columns, float *m,
+                                        int64_t m_point) {
+  winograd_output_transposed(4, channels, dy, rows, columns, m, m_point);
+}
+static void winograd_weights_transposed2(int64_t n, const float *u, int64_t u_point, float *g, int64_t g_tap) {
+  winograd_weights_transposed(2, n, u, u_point, g, g_tap);
+}
+static void winograd_weights_transposed4(int64_t n, const float *u, int64_t u_point, float *g, int64_t g_tap) {
+  winograd_weights_transposed(4, n, u, u_point, g, g_tap);
 }
 
 #endif

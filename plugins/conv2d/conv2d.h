@@ -140,6 +140,8 @@ double lamina_conv_winograd_cost(const conv_shape *shape, const lamina_winograd_
 int64_t lamina_conv_winograd_packed_floats(const conv_shape *shape, int64_t in, int64_t out);
 size_t lamina_conv_winograd_workspace(const correlation *c);
 void lamina_conv_winograd(const correlation *c);
+size_t lamina_conv_winograd_weights_workspace(const conv_shape *shape);
+void lamina_conv_winograd_weights(const conv_shape *shape);
 
 lamina_status lamina_conv_forward(const conv_shape *shape);
 size_t lamina_conv_forward_workspace(const conv_shape *shape);

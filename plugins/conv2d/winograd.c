@@ -14,48 +14,18 @@
  * some 150 operations for each tile and vector of channels on either side. V and M move through L2 once each; U is read
  * once for each block.
  */
-#include "conv2d.h"
+#include "winograd.h"
 
 #include <math.h>
 #include <string.h>
 
 enum {
-  MAX_POINTS = 36,
-  MAX_BLOCK = 64,  /* tiles */
-  MIN_CHANNELS = 96, /* output channels of a task, where there are as many: each task transforms its input anew */
+  FORWARD_BLOCK = 64, /* tiles */
+  MIN_CHANNELS = 96,  /* output channels of a task, where there are as many: each task transforms its input anew */
   MIN_TASKS = 8,
   MAX_CHAIN = 256, /* products added up in one go: longer chains cost accuracy, which F(4x4) has less of than a direct sum */
   TASK_FLOPS = 4 << 20
 };
-
-/* How outputs of an axis fall into tiles: whole ones first, then narrow ones; the last may hang over. */
-typedef struct winograd_axis {
-  int64_t count, tiles, whole, first; /* first: of the input of output 0 */
-} winograd_axis;
-
-typedef struct winograd_job {
-  const correlation *c;
-  const lamina_gemm_kernels *gemm;
-  const lamina_winograd_form *form;
-  winograd_axis h, w;
-  int64_t tiles, block, blocks; /* of all images; of a task; how many */
-  int64_t panels, panel_blocks;
-  int64_t v_row, v_point, m_point;
-  int64_t v_floats, m_floats, zeros;
-  char *workspace;
-} winograd_job;
-
-typedef struct winograd_tile {
-  int64_t n, h, w; /* image, and first output pixel */
-  int narrow_h, narrow_w;
-} winograd_tile;
-
-typedef struct winograd_task {
-  const winograd_job *job;
-  int64_t group, count, narrow[2][2]; /* tiles; how many of each kind [narrow_h][narrow_w] */
-  winograd_tile tiles[MAX_BLOCK];
-  float *v, *m, *zeros;
-} winograd_task;
 
 int lamina_conv_winograd_possible(const conv_shape *s) {
   return s->h.kernel == 3 && s->w.kernel == 3 && s->h.stride == 1 && s->w.stride == 1 && s->h.dilation == 1 &&
@@ -82,40 +52,37 @@ static int64_t tile_start(const winograd_axis *a, int64_t outputs, int64_t tile)
   return tile * outputs - layer_max(tile - a->whole, 0);
 }
 
-/* An odd number of cache lines, so that what is this far apart does not share a set. */
-static int64_t odd_lines(int64_t floats) { return round_up(floats, CONV_LINE) | CONV_LINE; }
-
-static void cut_blocks(winograd_job *j) {
-  const correlation *c = j->c;
-  const int64_t l2 = (int64_t)c->shape->host->cpu->l2 / (int64_t)sizeof(float), mr = j->gemm->mr;
-  const int64_t points = j->form->points * j->form->points;
-  const int64_t fit = layer_max(l2 / 2 / (points * j->v_row), 2 * mr) / mr * mr;
-  j->tiles = c->shape->images * j->h.tiles * j->w.tiles;
-  j->block = layer_min(layer_min(fit, MAX_BLOCK / mr * mr), layer_max(j->tiles, 1));
-  j->blocks = layer_ceil_div(j->tiles, j->block);
-  j->block = layer_ceil_div(j->tiles, layer_max(j->blocks, 1));
-  j->panels = layer_ceil_div(c->out, j->gemm->nr);
-  j->panel_blocks = 1;
-  const double flops = 2.0 * (double)points * (double)j->tiles * (double)(c->in * c->out * c->shape->groups);
-  const int64_t wanted = layer_min((int64_t)(flops / TASK_FLOPS), MIN_TASKS), tasks = j->blocks * c->shape->groups;
-  if (tasks < wanted)
-    j->panel_blocks = layer_max(layer_min(layer_ceil_div(wanted, tasks), c->out / MIN_CHANNELS), 1);
-}
-
-static winograd_job describe(const correlation *c) {
+winograd_job lamina_conv_winograd_cut(const correlation *c, int64_t most, int64_t floats) {
   const conv_shape *s = c->shape;
   winograd_job j = {.c = c, .gemm = s->kernels->gemm, .form = s->form};
   const conv_axis h = lamina_conv_axis(&s->h, c->backward, 0), w = lamina_conv_axis(&s->w, c->backward, 0);
+  const int64_t points = j.form->points * j.form->points, mr = j.gemm->mr;
   j.h = cut_axis(&h, j.form->outputs);
   j.w = cut_axis(&w, j.form->outputs);
-  j.v_row = odd_lines(c->in);
-  cut_blocks(&j);
-  const int64_t points = j.form->points * j.form->points;
-  j.v_point = odd_lines(j.block * j.v_row);
-  j.m_point = odd_lines(j.block * round_up(j.gemm->nr, CONV_LINE));
+  j.v_row = winograd_odd_lines(c->in);
+  const int64_t fit = layer_max(floats / (points * j.v_row), 2 * mr) / mr * mr;
+  j.tiles = s->images * j.h.tiles * j.w.tiles;
+  j.block = layer_min(layer_min(fit, most / mr * mr), layer_max(j.tiles, 1));
+  j.blocks = layer_ceil_div(j.tiles, j.block);
+  j.block = layer_ceil_div(j.tiles, layer_max(j.blocks, 1));
+  j.v_point = winograd_odd_lines(j.block * j.v_row);
   j.v_floats = points * j.v_point;
+  j.panels = layer_ceil_div(c->out, j.gemm->nr);
+  j.zeros = round_up(layer_max(c->in, c->out), CONV_LINE);
+  return j;
+}
+
+static winograd_job describe(const correlation *c) {
+  const int64_t l2 = (int64_t)c->shape->host->cpu->l2 / (int64_t)sizeof(float);
+  winograd_job j = lamina_conv_winograd_cut(c, FORWARD_BLOCK, l2 / 2);
+  const int64_t points = j.form->points * j.form->points;
+  j.panel_blocks = 1;
+  const double flops = 2.0 * (double)points * (double)j.tiles * (double)(c->in * c->out * c->shape->groups);
+  const int64_t wanted = layer_min((int64_t)(flops / TASK_FLOPS), MIN_TASKS), tasks = j.blocks * c->shape->groups;
+  if (tasks < wanted)
+    j.panel_blocks = layer_max(layer_min(layer_ceil_div(wanted, tasks), c->out / MIN_CHANNELS), 1);
+  j.m_point = winograd_odd_lines(j.block * round_up(j.gemm->nr, CONV_LINE));
   j.m_floats = points * j.m_point;
-  j.zeros = round_up(c->in, CONV_LINE);
   return j;
 }
 
@@ -165,9 +132,7 @@ size_t lamina_conv_winograd_workspace(const correlation *c) {
   return (size_t)(thread_bytes(&j) * c->shape->host->threads(c->shape->host));
 }
 
-/* The tiles of a block, by kind: (whole, narrow), (whole, whole), (narrow, whole), (narrow, narrow). Those whole in
-   height are the first two kinds, those whole in width the middle ones. */
-static void list_tiles(winograd_task *task, int64_t block) {
+void lamina_conv_winograd_list(winograd_task *task, int64_t block) {
   static const int kinds[4][2] = {{0, 1}, {0, 0}, {1, 0}, {1, 1}};
   const winograd_job *j = task->job;
   const int64_t first = block * j->block, end = layer_min(first + j->block, j->tiles), outputs = j->form->outputs;
@@ -185,11 +150,22 @@ static void list_tiles(winograd_task *task, int64_t block) {
   }
 }
 
-static void transform_input(const winograd_task *task) {
+void lamina_conv_winograd_rows(const winograd_task *task, int point, int64_t *row0, int64_t *row1) {
+  const int last = task->job->form->points - 1;
+  *row0 = 0;
+  *row1 = task->count;
+  if (point / (last + 1) == last) *row1 -= task->narrow[1][0] + task->narrow[1][1];
+  if (point % (last + 1) == last) {
+    *row0 = task->narrow[0][1];
+    *row1 = layer_min(*row1, task->count - task->narrow[1][1]);
+  }
+}
+
+void lamina_conv_winograd_input(const winograd_task *task) {
   const winograd_job *j = task->job;
   const correlation *c = j->c;
   const int points = j->form->points;
-  const float *x[MAX_POINTS];
+  const float *x[WINOGRAD_MAX_POINTS];
   for (int64_t i = 0; i < task->count; i++) {
     const winograd_tile *t = &task->tiles[i];
     const int64_t h0 = t->h + j->h.first, w0 = t->w + j->w.first;
@@ -208,13 +184,9 @@ static void transform_input(const winograd_task *task) {
    multiplies with. */
 static void multiply_point(const winograd_task *task, int point, const float *u, const float *next) {
   const winograd_job *j = task->job;
-  const int64_t nr = j->gemm->nr, depth = j->c->in, last = j->form->points - 1;
-  int64_t row0 = 0, row1 = task->count;
-  if (point / j->form->points == last) row1 -= task->narrow[1][0] + task->narrow[1][1];
-  if (point % j->form->points == last) {
-    row0 += task->narrow[0][1];
-    row1 = layer_min(row1, task->count - task->narrow[1][1]);
-  }
+  const int64_t nr = j->gemm->nr, depth = j->c->in;
+  int64_t row0, row1;
+  lamina_conv_winograd_rows(task, point, &row0, &row1);
   if (row0 >= row1) return;
   const int64_t tiles = layer_ceil_div(row1 - row0, j->gemm->mr), lines = depth * nr / CONV_LINE;
   const int64_t chunks = layer_ceil_div(depth, MAX_CHAIN);
@@ -249,8 +221,8 @@ static void transform_output(const winograd_task *task, int64_t panel) {
   const correlation *c = j->c;
   const int outputs = j->form->outputs;
   const int64_t nr = j->gemm->nr, channel = task->group * c->out + panel * nr;
-  const float *add[MAX_POINTS];
-  float *y[MAX_POINTS];
+  const float *add[WINOGRAD_MAX_POINTS];
+  float *y[WINOGRAD_MAX_POINTS];
   lamina_winograd_output o = {.channels = layer_min(nr, c->out - panel * nr),
                               .m_point = j->m_point,
                               .bias = c->bias ? c->bias + channel : NULL,
@@ -264,7 +236,7 @@ static void transform_output(const winograd_task *task, int64_t panel) {
       for (int s = 0; s < outputs; s++) {
         const int64_t h = t->h + r, w = t->w + s;
         const int64_t pixel = r * outputs + s;
-        const int inside = r < outputs - t->narrow_h && s < outputs - t->narrow_w && h < j->h.count && w < j->w.count;
+        const int inside = winograd_inside(j, t, r, s);
         y[pixel] = inside ? c->y.data + t->n * c->y.image + h * c->y.row + w * c->y.pixel + channel : NULL;
         add[pixel] = y[pixel]; /* to accumulate */
         if (inside && c->add.data)
@@ -290,9 +262,9 @@ static void run_task(void *arg, int64_t index, int thread) {
   const int64_t panel_block = index % j->panel_blocks;
   index /= j->panel_blocks;
   task.group = index / j->blocks;
-  list_tiles(&task, index % j->blocks);
+  lamina_conv_winograd_list(&task, index % j->blocks);
   memset(task.zeros, 0, (size_t)j->zeros * sizeof(float));
-  transform_input(&task);
+  lamina_conv_winograd_input(&task);
   const float *group = c->weights + task.group * lamina_conv_winograd_packed_floats(c->shape, c->in, c->out);
   const int64_t end = part(j->panels, j->panel_blocks, panel_block + 1);
   for (int64_t panel = part(j->panels, j->panel_blocks, panel_block); panel < end; panel++) {
