@@ -127,6 +127,37 @@ typedef struct lamina_optimizer_kernels {
   double (*sum_squares)(int64_t n, const float *x); /* accumulated in double, in a fixed order */
 } lamina_optimizer_kernels;
 
+/* One axis of a depthwise convolution: output t reads input t * stride + first + j * step with each tap j; outside of
+   0 .. in there are zeros. */
+typedef struct lamina_depthwise_axis {
+  int64_t in, taps, stride, first, step;
+} lamina_depthwise_axis;
+
+#define LAMINA_DEPTHWISE_BLOCK 16
+
+/**
+ * Channels of one image, each convolved with a kernel of its own:
+ *   y(r, q, c) = clamp( bias[c] + sum over taps (i, j) of x(row i of r, column j of q, c) * w(i, j, c) (+ add(r, q, c)) )
+ * Weights lie in blocks of 16 channels, (block, taps of h, taps of w, 16); weights and bias are readable up to the end
+ * of the last block. add may be y. Strides count floats.
+ */
+typedef struct lamina_depthwise {
+  int64_t channels, columns; /* of y */
+  lamina_depthwise_axis h, w;
+  const float *x;
+  int64_t x_row, x_pixel;
+  const float *weights, *bias; /* bias may be NULL */
+  const float *add;            /* or NULL */
+  int64_t add_row, add_pixel;
+  float *y;
+  int64_t y_row, y_pixel;
+  float lo, hi;
+} lamina_depthwise;
+
+typedef struct lamina_depthwise_kernels {
+  void (*forward)(const lamina_depthwise *d, int64_t row0, int64_t row1); /* rows row0 .. row1 of y */
+} lamina_depthwise_kernels;
+
 typedef struct lamina_kernels {
   const char *isa;   /* "generic", "avx2", "avx512", "neon" */
   int vector_floats;
@@ -136,6 +167,7 @@ typedef struct lamina_kernels {
   const lamina_pool_kernels *pool;
   const lamina_softmax_kernels *softmax;
   const lamina_optimizer_kernels *optimizer;
+  const lamina_depthwise_kernels *depthwise;
 } lamina_kernels;
 
 extern const lamina_kernels lamina_kernels_generic;

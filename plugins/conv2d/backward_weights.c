@@ -289,7 +289,7 @@ static void weight_gradient(const conv_shape *s) {
 lamina_status lamina_conv_backward_weights(const conv_shape *s) {
   const lamina_node *node = s->node;
   if (node->need_params & 1) {
-    if (s->depthwise)
+    if (lamina_conv_depthwise_gradients(s))
       lamina_conv_depthwise_backward_weights(s);
     else
       weight_gradient(s);

@@ -90,7 +90,7 @@ static conv_shape read_shape(const lamina_node *node) {
                   .w = axis_shape(node, 1)};
   s.pointwise = s.h.kernel == 1 && s.w.kernel == 1 && s.h.stride == 1 && s.w.stride == 1 && s.h.out == s.h.in &&
                 s.w.out == s.w.in && s.h.pad == 0 && s.w.pad == 0;
-  s.depthwise = s.in == 1 && s.out == 1 && groups > 1;
+  s.depthwise = s.in == 1 && groups > 1;
   return s;
 }
 
@@ -99,14 +99,13 @@ lamina_status lamina_conv_describe(const lamina_node *node, conv_shape *s) {
   *s = read_shape(node);
   s->kernels = layer_kernels(node, &status);
   if (status) return status;
-  const int64_t taps = s->h.kernel * s->w.kernel, channels = s->groups * s->out;
-  const int backward = node->mode == LAMINA_TRAIN && layer_needs_input(node, 0) && !s->depthwise;
-  s->bias = (size_t)(s->depthwise ? round_up(taps * channels, CONV_LINE)
+  s->bias = (size_t)(s->depthwise ? lamina_conv_depthwise_floats(s)
                                   : s->groups * lamina_conv_packed_floats(s, s->in, s->out));
-  s->packed = s->bias + (size_t)round_up(channels, CONV_LINE);
-  if (!backward) return LAMINA_OK;
+  s->packed = s->bias + (size_t)round_up(s->groups * s->out, CONV_LINE);
+  if (node->mode != LAMINA_TRAIN || !layer_needs_input(node, 0)) return LAMINA_OK;
   s->backward = s->packed;
-  s->packed += (size_t)(s->groups * lamina_conv_packed_floats(s, s->out, s->in));
+  s->packed += (size_t)(lamina_conv_depthwise_gradients(s) ? lamina_conv_depthwise_floats(s)
+                                                           : s->groups * lamina_conv_packed_floats(s, s->out, s->in));
   return LAMINA_OK;
 }
 
@@ -150,7 +149,13 @@ static lamina_status infer(lamina_node *node) {
 }
 
 static const char *algorithm(const conv_shape *s) {
-  if (s->depthwise) return "depthwise";
+  if (s->depthwise) {
+    if (s->h.kernel != s->w.kernel || s->w.dilation != 1 || s->w.stride > 2) return "depthwise";
+    return s->h.kernel == 3   ? "depthwise 3x3"
+           : s->h.kernel == 5 ? "depthwise 5x5"
+           : s->h.kernel == 7 ? "depthwise 7x7"
+                              : "depthwise";
+  }
   if (s->pointwise) return "gemm 1x1";
   return s->h.kernel * s->w.kernel == 1 ? "gemm 1x1 strided" : "direct";
 }

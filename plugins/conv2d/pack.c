@@ -108,8 +108,9 @@ static void pack_pointwise(const conv_shape *s, float *forward, float *backward)
   for (int64_t g = 0; g < s->groups; g++) {
     const float *weight = (const float *)s->node->params[0].data + g * s->out * s->in;
     const float *scale = e->parts & LAMINA_EPILOGUE_AFFINE ? e->scale + g * s->out : NULL;
-    s->host->gemm_pack_b(s->host, s->in, s->out, weight, 1, s->in, scale,
-                         forward + g * lamina_conv_packed_floats(s, s->in, s->out));
+    if (forward)
+      s->host->gemm_pack_b(s->host, s->in, s->out, weight, 1, s->in, scale,
+                           forward + g * lamina_conv_packed_floats(s, s->in, s->out));
     if (backward)
       s->host->gemm_pack_b(s->host, s->out, s->in, weight, s->in, 1, NULL,
                            backward + g * lamina_conv_packed_floats(s, s->out, s->in));
@@ -119,7 +120,7 @@ static void pack_pointwise(const conv_shape *s, float *forward, float *backward)
 lamina_status lamina_conv_pack(const conv_shape *s) {
   const lamina_epilogue *e = &s->node->epilogue;
   const int64_t nr = s->kernels->gemm->nr, channels = s->groups * s->out;
-  float *packed = s->node->packed, *backward = s->backward ? packed + s->backward : NULL;
+  float *packed = s->node->packed, *forward = packed, *backward = s->backward ? packed + s->backward : NULL;
   const float *bias = s->node->params[1].rank >= 0 ? s->node->params[1].data : NULL;
   for (int64_t o = 0; o < channels; o++) {
     packed[s->bias + (size_t)o] = bias ? bias[o] : 0;
@@ -128,10 +129,11 @@ lamina_status lamina_conv_pack(const conv_shape *s) {
   }
   if (s->depthwise) {
     lamina_conv_depthwise_pack(s);
-    return LAMINA_OK;
+    if (!backward || lamina_conv_depthwise_gradients(s)) return LAMINA_OK;
+    forward = NULL;
   }
   if (s->h.kernel * s->w.kernel == 1) {
-    pack_pointwise(s, packed, backward);
+    pack_pointwise(s, forward, backward);
     return LAMINA_OK;
   }
   const size_t bytes = (size_t)(lamina_conv_pack_scratch(s) * s->host->threads(s->host)) * sizeof(float);
@@ -139,9 +141,11 @@ lamina_status lamina_conv_pack(const conv_shape *s) {
   if (!j.scratch)
     return s->host->fail(s->host, LAMINA_OUT_OF_MEMORY, "out of memory: %zu bytes to pack weights with", bytes);
   const int64_t floats = channels * s->in * s->h.kernel * s->w.kernel;
-  j.weights = packed;
-  j.panels = layer_ceil_div(s->out, nr);
-  layer_parallel(s->host, s->groups * j.panels, floats, pack_forward_panel, &j);
+  if (forward) {
+    j.weights = forward;
+    j.panels = layer_ceil_div(s->out, nr);
+    layer_parallel(s->host, s->groups * j.panels, floats, pack_forward_panel, &j);
+  }
   if (backward) {
     j.weights = backward;
     j.panels = layer_ceil_div(s->in, nr);

@@ -109,7 +109,7 @@ size_t lamina_conv_backward_weights_workspace(const conv_shape *s) {
   const int64_t channels = s->groups * s->out, pixels = s->images * s->h.out * s->w.out;
   const size_t bias = (size_t)lamina_column_sum_workspace(pixels, channels) * sizeof(float);
   size_t bytes;
-  if (s->depthwise) {
+  if (lamina_conv_depthwise_gradients(s)) {
     bytes = lamina_conv_depthwise_workspace(s);
   } else {
     const weights_job j = lamina_conv_weights_job(s);
