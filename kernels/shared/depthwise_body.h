@@ -19,7 +19,22 @@
 
 #include <math.h>
 
-enum { DW_WIDTH = 7, DW_LINE_VECTORS = LAMINA_DEPTHWISE_BLOCK / VF_LEN };
+enum {
+  DW_WIDTH = 7,
+  DW_LINE_VECTORS = LAMINA_DEPTHWISE_BLOCK / VF_LEN,
+  DW_PAGE = 4096,
+  DW_NEAR = 128, /* bytes: two lines, which are fetched together */
+  DW_LAG = 2,    /* lines of channels between what is computed and what is written */
+  DW_LAG_ROWS = 8
+};
+
+/* Outputs that wait in a buffer, to be written row by row while others are computed. */
+typedef struct depthwise_waiting {
+  _Alignas(64) float buffer[DW_LAG_ROWS][DW_WIDTH][LAMINA_DEPTHWISE_BLOCK];
+  float *y; /* of the next row to write */
+  int64_t y_row, y_pixel;
+  int row, rows, count, vectors;
+} depthwise_waiting;
 
 /* A strip: `count` outputs of a row from its first one, and the vector of channels with `lanes` of them in use. */
 typedef struct depthwise_strip {
@@ -29,7 +44,17 @@ typedef struct depthwise_strip {
   float *y;
   int64_t column; /* of x, as above */
   int count, lanes;
+  depthwise_waiting *waiting; /* of which a row is to be written with each row that is computed, or NULL */
 } depthwise_strip;
+
+VEC_INLINE void depthwise_write_row(depthwise_waiting *w) {
+  if (w->row >= w->rows) return;
+  for (int c = 0; c < w->count; c++)
+    for (int v = 0; v < w->vectors; v++)
+      vf_store(w->y + c * w->y_pixel + v * VF_LEN, vf_load(w->buffer[w->row][c] + v * VF_LEN));
+  w->row++;
+  w->y += w->y_row;
+}
 
 /* The taps i0 .. i1 of an output row that are inside of the image. */
 VEC_INLINE void depthwise_rows(const lamina_depthwise_axis *h, int64_t row, int64_t *i0, int64_t *i1) {
@@ -48,23 +73,29 @@ VEC_INLINE vf depthwise_load(int masked, const float *p, int lanes) {
 VEC_INLINE void depthwise_store(int masked, int width, const depthwise_strip *s, int64_t row, vf *acc) {
   const lamina_depthwise *d = s->d;
   const int count = s->count;
+  const ptrdiff_t pixel = d->y_pixel;
   if (s->add) {
     const float *add = s->add + row * d->add_row;
 #pragma GCC unroll 16
     for (int c = 0; c < width; c++)
       if (c < count) acc[c] = vf_add(acc[c], depthwise_load(masked, add + c * d->add_pixel, s->lanes));
   }
-  const vf lo = vf_set1(d->lo), hi = vf_set1(d->hi);
+  if (d->lo > -INFINITY || d->hi < INFINITY) {
+    const vf lo = vf_set1(d->lo), hi = vf_set1(d->hi);
+#pragma GCC unroll 16
+    for (int c = 0; c < width; c++) acc[c] = vf_min(hi, vf_max(lo, acc[c]));
+  }
   float *y = s->y + row * d->y_row;
 #pragma GCC unroll 16
   for (int c = 0; c < width; c++) {
-    const vf r = vf_min(hi, vf_max(lo, acc[c]));
     if (c >= count) break;
     if (masked)
-      vf_store_n(y + c * d->y_pixel, r, s->lanes);
+      vf_store_n(y, acc[c], s->lanes);
     else
-      vf_store(y + c * d->y_pixel, r);
+      vf_store(y, acc[c]);
+    y += pixel;
   }
+  if (!masked && s->waiting) depthwise_write_row(s->waiting);
 }
 
 /* Kernels `taps` wide with a step of 1. `border`: columns may be outside, or the strip shorter than `width`. */
@@ -77,7 +108,7 @@ VEC_INLINE void depthwise_row(int taps, int stride, int width, int border, int m
   const int64_t first = s->column < 0 ? -s->column : 0, last = end < inside ? end : inside;
   const ptrdiff_t pixel = d->x_pixel;
   vf acc[DW_WIDTH];
-  const vf bias = s->bias ? vf_load(s->bias) : vf_zero();
+  const vf bias = vf_load(s->bias);
 #pragma GCC unroll 16
   for (int c = 0; c < width; c++) acc[c] = bias;
   int64_t i0, i1;
@@ -107,6 +138,79 @@ VEC_INLINE void depthwise_row(int taps, int stride, int width, int border, int m
   depthwise_store(masked, width, s, row, acc);
 }
 
+#if VF_REGISTERS >= 32
+/* One row of x, three outputs high: adds its products with the rows of weights first_tap .. last_tap to acc[2 - tap] of
+   rows in flight (stride 1), or to those of the rows that it belongs to. */
+VEC_INLINE void depthwise_ring_step(int stride, int border, int masked, int lanes, unsigned taps, const float *p,
+                                    ptrdiff_t pixel, int64_t first, int64_t last, vf wv[3][3],
+                                    vf acc[3][DW_WIDTH]) {
+#pragma GCC unroll 32
+  for (int j = 0; j < (DW_WIDTH - 1) * stride + 3; j++) {
+    if (!border || (j >= first && j < last)) {
+      const vf xv = vf_pin(depthwise_load(masked, p, lanes));
+#pragma GCC unroll 16
+      for (int i = 0; i < 3; i++)
+#pragma GCC unroll 16
+        for (int k = 0; k < 3; k++)
+          if ((taps >> i & 1) && j >= k && (j - k) % stride == 0 && (j - k) / stride < DW_WIDTH) {
+            const int row = stride == 1 ? 2 - i : i == 0;
+            acc[row][(j - k) / stride] = vf_fma(xv, wv[i][k], acc[row][(j - k) / stride]);
+          }
+    }
+    p += pixel;
+  }
+}
+
+/* Kernels of 3x3 with steps of 1: the weights stay in registers, and so do the outputs of all rows that a row of x
+   belongs to; each vector of x is loaded once. */
+VEC_INLINE void depthwise_ring(int stride, int border, int masked, const depthwise_strip *s, int64_t row0,
+                               int64_t row1) {
+  const lamina_depthwise *d = s->d;
+  const int lanes = s->lanes;
+  const int64_t end = (s->count - 1) * stride + 3, inside = d->w.in - s->column;
+  const int64_t first = s->column < 0 ? -s->column : 0, last = end < inside ? end : inside;
+  const ptrdiff_t pixel = d->x_pixel;
+  vf wv[3][3], acc[3][DW_WIDTH];
+#pragma GCC unroll 16
+  for (int i = 0; i < 3; i++)
+#pragma GCC unroll 16
+    for (int k = 0; k < 3; k++) wv[i][k] = vf_pin(vf_load(s->weights + (i * 3 + k) * LAMINA_DEPTHWISE_BLOCK));
+#pragma GCC unroll 16
+  for (int c = 0; c < DW_WIDTH; c++) acc[0][c] = acc[1][c] = acc[2][c] = vf_load(s->bias);
+  int64_t in = row0 * stride + d->h.first;
+  const float *x = s->x + in * d->x_row;
+#define DEPTHWISE_RING_STEP(TAPS)                                                                                      \
+  do {                                                                                                                 \
+    if (in >= 0 && in < d->h.in)                                                                                       \
+      depthwise_ring_step(stride, border, masked, lanes, TAPS, x, pixel, first, last, wv, acc);                        \
+    in++;                                                                                                              \
+    x += d->x_row;                                                                                                     \
+  } while (0)
+  if (stride == 1) {
+    /* Rows of x before the first that all three rows of weights meet: row0 is acc[1], then acc[0]. */
+    DEPTHWISE_RING_STEP(1);
+#pragma GCC unroll 16
+    for (int c = 0; c < DW_WIDTH; c++) acc[1][c] = acc[2][c], acc[2][c] = vf_load(s->bias);
+    DEPTHWISE_RING_STEP(3);
+#pragma GCC unroll 16
+    for (int c = 0; c < DW_WIDTH; c++) acc[0][c] = acc[1][c], acc[1][c] = acc[2][c], acc[2][c] = vf_load(s->bias);
+  } else {
+    DEPTHWISE_RING_STEP(1);
+#pragma GCC unroll 16
+    for (int c = 0; c < DW_WIDTH; c++) acc[0][c] = acc[1][c], acc[1][c] = vf_load(s->bias);
+  }
+  for (int64_t row = row0; row < row1; row++) {
+    if (stride == 2) DEPTHWISE_RING_STEP(2);
+    DEPTHWISE_RING_STEP(stride == 1 ? 7 : 5);
+    depthwise_store(masked, DW_WIDTH, s, row, acc[0]);
+#pragma GCC unroll 16
+    for (int c = 0; c < DW_WIDTH; c++)
+      acc[0][c] = acc[1][c], acc[1][c] = stride == 1 ? acc[2][c] : vf_load(s->bias), acc[2][c] = vf_load(s->bias);
+  }
+#undef DEPTHWISE_RING_STEP
+}
+#endif
+
 /* Any width, stride and step of the kernel: one load for each FMA. */
 VEC_INLINE void depthwise_row_any(int width, int border, int masked, const depthwise_strip *s, int64_t row) {
   const lamina_depthwise *d = s->d;
@@ -115,7 +219,7 @@ VEC_INLINE void depthwise_row_any(int width, int border, int masked, const depth
   const ptrdiff_t x_output = d->w.stride * d->x_pixel, x_tap = d->w.step * d->x_pixel;
   const int count = s->count;
   vf acc[DW_WIDTH];
-  const vf bias = s->bias ? vf_load(s->bias) : vf_zero();
+  const vf bias = vf_load(s->bias);
 #pragma GCC unroll 16
   for (int c = 0; c < width; c++) acc[c] = bias;
   int64_t i0, i1;
@@ -149,11 +253,24 @@ VEC_INLINE void depthwise_row_any(int width, int border, int masked, const depth
       for (int v = 0; v < vectors; v++) ROW;                                                                           \
   }
 
+#define DEPTHWISE_RING(NAME, STRIDE, BORDER, MASKED)                                                                   \
+  static __attribute__((noinline)) void NAME(const depthwise_strip *s, int vectors, int64_t row0, int64_t row1) {      \
+    for (int v = 0; v < vectors; v++) depthwise_ring(STRIDE, BORDER, MASKED, s + v, row0, row1);                       \
+  }
+
 #define DEPTHWISE_WIDTH(TAPS, STRIDE)                                                                                  \
   DEPTHWISE_DOWN(depthwise_##TAPS##s##STRIDE##_inside, depthwise_row(TAPS, STRIDE, DW_WIDTH, 0, 0, s + v, row))        \
   DEPTHWISE_DOWN(depthwise_##TAPS##s##STRIDE##_border, depthwise_row(TAPS, STRIDE, DW_WIDTH, 1, 0, s + v, row))        \
   DEPTHWISE_DOWN(depthwise_##TAPS##s##STRIDE##_masked, depthwise_row(TAPS, STRIDE, DW_WIDTH, 1, 1, s + v, row))
 
+#if VF_REGISTERS >= 32
+DEPTHWISE_RING(depthwise_3x3s1_inside, 1, 0, 0)
+DEPTHWISE_RING(depthwise_3x3s1_border, 1, 1, 0)
+DEPTHWISE_RING(depthwise_3x3s1_masked, 1, 1, 1)
+DEPTHWISE_RING(depthwise_3x3s2_inside, 2, 0, 0)
+DEPTHWISE_RING(depthwise_3x3s2_border, 2, 1, 0)
+DEPTHWISE_RING(depthwise_3x3s2_masked, 2, 1, 1)
+#endif
 DEPTHWISE_WIDTH(3, 1)
 DEPTHWISE_WIDTH(3, 2)
 DEPTHWISE_WIDTH(5, 1)
@@ -172,44 +289,122 @@ typedef struct depthwise_downs {
 
 #define DEPTHWISE_ROW(NAME) {NAME##_inside, NAME##_border, NAME##_masked}
 
-static const depthwise_downs *depthwise_choose(const lamina_depthwise_axis *w) {
+static const depthwise_downs *depthwise_choose(const lamina_depthwise_axis *h, const lamina_depthwise_axis *w) {
   static const depthwise_downs fixed[3][2] = {{DEPTHWISE_ROW(depthwise_3s1), DEPTHWISE_ROW(depthwise_3s2)},
                                               {DEPTHWISE_ROW(depthwise_5s1), DEPTHWISE_ROW(depthwise_5s2)},
                                               {DEPTHWISE_ROW(depthwise_7s1), DEPTHWISE_ROW(depthwise_7s2)}};
   static const depthwise_downs any = DEPTHWISE_ROW(depthwise_any);
   const int known = w->step == 1 && w->stride <= 2 && (w->taps == 3 || w->taps == 5 || w->taps == 7);
+#if VF_REGISTERS >= 32
+  static const depthwise_downs ring[2] = {DEPTHWISE_ROW(depthwise_3x3s1), DEPTHWISE_ROW(depthwise_3x3s2)};
+  if (known && w->taps == 3 && h->taps == 3 && h->step == 1 && h->stride == w->stride) return &ring[w->stride - 1];
+#else
+  (void)h;
+#endif
   return known ? &fixed[w->taps / 2 - 1][w->stride - 1] : &any;
 }
 
-static void depthwise_forward(const lamina_depthwise *d, int64_t row0, int64_t row1) {
-  const depthwise_downs *downs = depthwise_choose(&d->w);
-  const int64_t strips = (d->columns + DW_WIDTH - 1) / DW_WIDTH, taps = d->h.taps * d->w.taps;
+/* Whether pixels of x and y, one below the other in a strip, share few sets of an L1 cache, the same for both: then
+   what is written drives out what is read. */
+static int depthwise_collides(const lamina_depthwise *d) {
+  const uintptr_t pixels = (uintptr_t)(d->x_pixel | d->y_pixel) * sizeof(float) | DW_PAGE;
+  const uintptr_t period = pixels & -pixels, apart = ((uintptr_t)d->y - (uintptr_t)d->x) % period;
+  return period >= DW_PAGE / 4 && (apart < DW_NEAR || apart > period - DW_NEAR);
+}
+
+/* The lines of channels whose outputs wait. */
+typedef struct depthwise_queue {
+  depthwise_waiting waiting[DW_LAG + 1];
+  int turn;
+} depthwise_queue;
+
+/* At most DW_LAG_ROWS rows of the full vectors of a line of channels, where x and y collide: the outputs go to a buffer,
+   and what is written at the same time lies DW_LAG lines before. */
+static void depthwise_late(depthwise_down *down, const depthwise_strip *strips, int vectors, int64_t row0, int64_t row1,
+                           depthwise_queue *queue) {
+  depthwise_waiting *now = queue->waiting + queue->turn;
+  queue->turn = (queue->turn + 1) % (DW_LAG + 1);
+  depthwise_waiting *write = queue->waiting + queue->turn;
+  lamina_depthwise d = *strips->d;
+  now->row = 0;
+  now->rows = (int)(row1 - row0);
+  now->count = strips->count;
+  now->vectors = vectors;
+  now->y_row = d.y_row;
+  now->y_pixel = d.y_pixel;
+  now->y = strips->y + row0 * d.y_row;
+  d.y_row = DW_WIDTH * LAMINA_DEPTHWISE_BLOCK;
+  d.y_pixel = LAMINA_DEPTHWISE_BLOCK;
+  depthwise_strip s[DW_LINE_VECTORS];
+  for (int v = 0; v < vectors; v++) {
+    s[v] = strips[v];
+    s[v].d = &d;
+    s[v].y = now->buffer[0][0] + v * VF_LEN - row0 * d.y_row;
+    s[v].waiting = v == 0 ? write : NULL;
+  }
+  down(s, vectors, row0, row1);
+  while (write->row < write->rows) depthwise_write_row(write);
+}
+
+/* The vectors of a line of channels, from channel c, in the strip whose first output is q. Returns how many are full. */
+static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int count, depthwise_strip *s, int *used) {
+  static const float zeros[LAMINA_DEPTHWISE_BLOCK];
+  const int64_t taps = d->h.taps * d->w.taps, column = q * d->w.stride + d->w.first;
+  int full = 0;
+  *used = 0;
+  for (int64_t lane = c; lane < d->channels && *used < DW_LINE_VECTORS; lane += VF_LEN) {
+    const int lanes = (int)(d->channels - lane < VF_LEN ? d->channels - lane : VF_LEN);
+    s[(*used)++] = (depthwise_strip){.d = d,
+                                     .x = d->x + column * d->x_pixel + lane,
+                                     .weights = d->weights + c * taps + lane - c,
+                                     .bias = d->bias ? d->bias + lane : zeros,
+                                     .add = d->add ? d->add + q * d->add_pixel + lane : NULL,
+                                     .y = d->y + q * d->y_pixel + lane,
+                                     .column = column,
+                                     .count = count,
+                                     .lanes = lanes};
+    full += lanes == VF_LEN;
+  }
+  return full;
+}
+
+static void depthwise_strips(const lamina_depthwise *d, int64_t row0, int64_t row1, depthwise_queue *queue) {
+  const depthwise_downs *downs = depthwise_choose(&d->h, &d->w);
+  const int64_t strips = (d->columns + DW_WIDTH - 1) / DW_WIDTH;
   int64_t q = 0;
   for (int64_t strip = 0; strip < strips; strip++) {
     const int count = (int)((d->columns - q + strips - strip - 1) / (strips - strip));
     const int64_t column = q * d->w.stride + d->w.first;
     const int64_t last = column + (count - 1) * d->w.stride + (d->w.taps - 1) * d->w.step;
-    const int inside = count == DW_WIDTH && column >= 0 && last < d->w.in;
+    depthwise_down *down = count == DW_WIDTH && column >= 0 && last < d->w.in ? downs->inside : downs->border;
     for (int64_t c = 0; c < d->channels; c += LAMINA_DEPTHWISE_BLOCK) {
       depthwise_strip s[DW_LINE_VECTORS];
-      int full = 0, used = 0;
-      for (int64_t lane = c; lane < d->channels && used < DW_LINE_VECTORS; lane += VF_LEN) {
-        const int lanes = (int)(d->channels - lane < VF_LEN ? d->channels - lane : VF_LEN);
-        s[used++] = (depthwise_strip){.d = d,
-                                      .x = d->x + column * d->x_pixel + lane,
-                                      .weights = d->weights + c * taps + lane - c,
-                                      .bias = d->bias ? d->bias + lane : NULL,
-                                      .add = d->add ? d->add + q * d->add_pixel + lane : NULL,
-                                      .y = d->y + q * d->y_pixel + lane,
-                                      .column = column,
-                                      .count = count,
-                                      .lanes = lanes};
-        full += lanes == VF_LEN;
-      }
-      if (full > 0) (inside ? downs->inside : downs->border)(s, full, row0, row1);
+      int used;
+      const int full = depthwise_line(d, c, q, count, s, &used);
+      if (full > 0 && queue)
+        depthwise_late(down, s, full, row0, row1, queue);
+      else if (full > 0)
+        down(s, full, row0, row1);
       if (used > full) downs->masked(s + full, 1, row0, row1);
     }
     q += count;
+  }
+}
+
+static void depthwise_forward(const lamina_depthwise *d, int64_t row0, int64_t row1) {
+  if (!depthwise_collides(d)) {
+    depthwise_strips(d, row0, row1, NULL);
+    return;
+  }
+  depthwise_queue queue;
+  queue.turn = 0;
+  for (int i = 0; i <= DW_LAG; i++) queue.waiting[i].row = queue.waiting[i].rows = 0;
+  const int64_t rows = row1 - row0, blocks = (rows + DW_LAG_ROWS - 1) / DW_LAG_ROWS;
+  for (int64_t i = 0; i < blocks; i++)
+    depthwise_strips(d, row0 + rows * i / blocks, row0 + rows * (i + 1) / blocks, &queue);
+  for (int i = 0; i <= DW_LAG; i++) {
+    depthwise_waiting *w = queue.waiting + (queue.turn + i) % (DW_LAG + 1);
+    while (w->row < w->rows) depthwise_write_row(w);
   }
 }
 
