@@ -111,6 +111,36 @@ START_TEST(depthwise_of_every_kind_equals_double) {
 }
 END_TEST
 
+/* Pixels a page apart, y like x or a line behind: the outputs of some channels wait while others are computed. */
+START_TEST(depthwise_equals_double_where_x_and_y_share_cache_sets) {
+  enum { PIXEL = 1024, SIDE = 11 };
+  test_random r = test_random_for("depthwise sets");
+  for (int i = 0; i < 40; i++) {
+    const int taps = i % 4 == 3 ? 5 : 3, stride = 1 + i % 2, out = (SIDE - 1) / stride + 1;
+    depthwise_case k = {.rows = out, .row1 = i % 5 ? out : out - 2};
+    const lamina_depthwise_axis axis = {.in = SIDE, .taps = taps, .stride = stride, .first = -(i % 3), .step = 1};
+    lamina_depthwise *d = &k.d;
+    *d = (lamina_depthwise){.channels = between(&r, 1, 120), .columns = out, .h = axis, .w = axis, .lo = -2, .hi = 3};
+    k.x = matrix_random(&r, 2 * SIDE * SIDE, d->channels, PIXEL - d->channels, GUARD_END, -1, 1);
+    k.weights = guarded_new((d->channels + 15) / 16 * 16 * taps * taps, GUARD_END);
+    test_random_fill(&r, k.weights.data, (d->channels + 15) / 16 * 16 * taps * taps, -1, 1);
+    d->x = k.x.data;
+    d->y = k.x.data + SIDE * SIDE * PIXEL;
+    d->x_pixel = d->y_pixel = d->add_pixel = PIXEL;
+    d->x_row = SIDE * PIXEL;
+    d->y_row = d->add_row = out * PIXEL;
+    d->weights = k.weights.data;
+    if (i % 3 == 0) d->add = d->y;
+    k.y = (matrix){.data = d->y, .rows = out * out, .channels = d->channels, .ld = PIXEL};
+    k.y.memory.bytes = (size_t)((out * out - 1) * PIXEL + d->channels) * sizeof(float);
+    k.add = k.y;
+    check_depthwise(kernel_tables[_i], &k, i);
+    matrix_free(&k.x, "x");
+    ck_assert(guarded_free(&k.weights));
+  }
+}
+END_TEST
+
 /* What lies outside of the image is left out, not multiplied by zero; what is inside and not a number shows. */
 START_TEST(depthwise_keeps_nan_where_it_belongs) {
   const lamina_kernels *kernels = kernel_tables[_i];
@@ -118,8 +148,19 @@ START_TEST(depthwise_keeps_nan_where_it_belongs) {
   for (int i = 0; i < 9 * 16; i++) x[i] = 1, weights[i] = i < 16 ? INFINITY : 1;
   x[8 * 16 + 3] = NAN;
   const lamina_depthwise_axis axis = {.in = 3, .taps = 3, .stride = 1, .first = -1, .step = 1};
-  const lamina_depthwise d = {.channels = 16, .columns = 3, .h = axis, .w = axis, .x = x, .x_row = 48, .x_pixel = 16,
-                              .weights = weights, .y = y, .y_row = 48, .y_pixel = 16, .lo = 0, .hi = 100};
+  const lamina_depthwise d = {.channels = 16,
+                              .columns = 3,
+                              .h = axis,
+                              .w = axis,
+                              .x = x,
+                              .x_row = 48,
+                              .x_pixel = 16,
+                              .weights = weights,
+                              .y = y,
+                              .y_row = 48,
+                              .y_pixel = 16,
+                              .lo = 0,
+                              .hi = 100};
   kernels->depthwise->forward(&d, 0, 3);
   ck_assert_msg(y[3] == 4 && y[16 + 3] == 6 && y[48 + 3] == 6, "padding was multiplied");
   ck_assert_msg(isnan(y[8 * 16 + 3]) && isnan(y[4 * 16 + 3]) && !isnan(y[4 * 16 + 2]), "NaN was lost or spread");
@@ -128,5 +169,6 @@ END_TEST
 
 void add_depthwise_tests(TCase *tcase) {
   tcase_add_loop_test(tcase, depthwise_of_every_kind_equals_double, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, depthwise_equals_double_where_x_and_y_share_cache_sets, 0, kernel_table_count);
   tcase_add_loop_test(tcase, depthwise_keeps_nan_where_it_belongs, 0, kernel_table_count);
 }

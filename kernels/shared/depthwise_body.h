@@ -6,6 +6,9 @@
  * strip's row, loaded once, goes to all outputs that it feeds. So for K taps and a stride of S a step of K * width
  * FMAs costs K + (width - 1) * S + K loads. Other widths of a kernel and dilation take one load for each FMA.
  *
+ * 3x3 keeps the outputs of three rows (stride 2: two) in registers, so that each vector of x is loaded once: 9 loads
+ * for 63 FMAs with 32 registers, where the weights stay in registers too.
+ *
  * Strips go down the rows, so that rows of x come from L1 when they are met again by the next outputs: pixels that are
  * many channels apart share few cache sets, and whole rows would not stay there.
  *
@@ -23,8 +26,9 @@ enum {
   DW_WIDTH = 7,
   DW_LINE_VECTORS = LAMINA_DEPTHWISE_BLOCK / VF_LEN,
   DW_PAGE = 4096,
-  DW_NEAR = 128, /* bytes: two lines, which are fetched together */
-  DW_LAG = 2,    /* lines of channels between what is computed and what is written */
+  DW_SPARSE = 1024, /* bytes: so many pixels in so few sets that no row stays in L1 */
+  DW_NEAR = 128,    /* bytes: two lines, which are fetched together */
+  DW_LAG = 2,       /* lines of channels between what is computed and what is written */
   DW_LAG_ROWS = 8
 };
 
@@ -124,7 +128,7 @@ VEC_INLINE void depthwise_row(int taps, int stride, int width, int border, int m
 #pragma GCC unroll 32
     for (int j = 0; j < (width - 1) * stride + taps; j++) {
       if (!border || (j >= first && j < last)) {
-        const vf xv = depthwise_load(masked, p, lanes);
+        const vf xv = vf_pin(depthwise_load(masked, p, lanes));
 #pragma GCC unroll 16
         for (int k = 0; k < taps; k++)
           if (j >= k && (j - k) % stride == 0 && (j - k) / stride < width)
@@ -138,31 +142,69 @@ VEC_INLINE void depthwise_row(int taps, int stride, int width, int border, int m
   depthwise_store(masked, width, s, row, acc);
 }
 
+/* Outputs of a strip of 3x3 in each of the rows in flight, which are three, or two at stride 2. */
 #if VF_REGISTERS >= 32
-/* One row of x, three outputs high: adds its products with the rows of weights first_tap .. last_tap to acc[2 - tap] of
-   rows in flight (stride 1), or to those of the rows that it belongs to. */
+#define DW_RING_WIDTH(STRIDE) DW_WIDTH
+typedef struct depthwise_ring_weights {
+  vf tap[3][3];
+} depthwise_ring_weights;
+#define DEPTHWISE_RING_WEIGHT(W, I, K) (W)->tap[I][K]
+#else
+#define DW_RING_WIDTH(STRIDE) ((STRIDE) == 1 ? 4 : 6)
+typedef const float *depthwise_ring_weights; /* operands in memory */
+#define DEPTHWISE_RING_WEIGHT(W, I, K) vf_load(*(W) + ((I)*3 + (K)) * LAMINA_DEPTHWISE_BLOCK)
+#endif
+
+VEC_INLINE depthwise_ring_weights depthwise_load_weights(const float *from) {
+#if VF_REGISTERS >= 32
+  depthwise_ring_weights w;
+#pragma GCC unroll 16
+  for (int t = 0; t < 9; t++) w.tap[t / 3][t % 3] = vf_pin(vf_load(from + t * LAMINA_DEPTHWISE_BLOCK));
+  return w;
+#else
+  return from;
+#endif
+}
+
+/* One row of x: adds its products with those rows of weights that `taps` has bits for to the rows of outputs in flight,
+   of which acc[0] is the upper one. */
 VEC_INLINE void depthwise_ring_step(int stride, int border, int masked, int lanes, unsigned taps, const float *p,
-                                    ptrdiff_t pixel, int64_t first, int64_t last, vf wv[3][3],
+                                    ptrdiff_t pixel, int64_t first, int64_t last, depthwise_ring_weights *w,
                                     vf acc[3][DW_WIDTH]) {
+  const int width = DW_RING_WIDTH(stride);
 #pragma GCC unroll 32
-  for (int j = 0; j < (DW_WIDTH - 1) * stride + 3; j++) {
+  for (int j = 0; j < (width - 1) * stride + 3; j++) {
     if (!border || (j >= first && j < last)) {
       const vf xv = vf_pin(depthwise_load(masked, p, lanes));
+#if VF_REGISTERS < 32
+      __asm__("" : "+r"(*w)); /* else the compiler loads weights for all columns at once, and has nowhere to put them */
+#endif
 #pragma GCC unroll 16
       for (int i = 0; i < 3; i++)
 #pragma GCC unroll 16
         for (int k = 0; k < 3; k++)
-          if ((taps >> i & 1) && j >= k && (j - k) % stride == 0 && (j - k) / stride < DW_WIDTH) {
-            const int row = stride == 1 ? 2 - i : i == 0;
-            acc[row][(j - k) / stride] = vf_fma(xv, wv[i][k], acc[row][(j - k) / stride]);
+          if ((taps >> i & 1) && j >= k && (j - k) % stride == 0 && (j - k) / stride < width) {
+            const int row = stride == 1 ? 2 - i : i == 0, c = (j - k) / stride;
+            acc[row][c] = vf_fma(xv, DEPTHWISE_RING_WEIGHT(w, i, k), acc[row][c]);
           }
     }
     p += pixel;
   }
 }
 
-/* Kernels of 3x3 with steps of 1: the weights stay in registers, and so do the outputs of all rows that a row of x
-   belongs to; each vector of x is loaded once. */
+/* The next row of outputs enters, those in flight move up. */
+VEC_INLINE void depthwise_ring_turn(int stride, const float *bias, vf acc[3][DW_WIDTH]) {
+#pragma GCC unroll 16
+  for (int c = 0; c < DW_WIDTH; c++) {
+    if (c >= DW_RING_WIDTH(stride)) break;
+    acc[0][c] = acc[1][c];
+    acc[1][c] = stride == 1 ? acc[2][c] : vf_load(bias);
+    acc[2][c] = vf_load(bias);
+  }
+}
+
+/* Kernels of 3x3 with steps of 1: the outputs of all rows that a row of x belongs to are in registers, and so are the
+   weights where there are 32; each vector of x is loaded once. */
 VEC_INLINE void depthwise_ring(int stride, int border, int masked, const depthwise_strip *s, int64_t row0,
                                int64_t row1) {
   const lamina_depthwise *d = s->d;
@@ -170,11 +212,8 @@ VEC_INLINE void depthwise_ring(int stride, int border, int masked, const depthwi
   const int64_t end = (s->count - 1) * stride + 3, inside = d->w.in - s->column;
   const int64_t first = s->column < 0 ? -s->column : 0, last = end < inside ? end : inside;
   const ptrdiff_t pixel = d->x_pixel;
-  vf wv[3][3], acc[3][DW_WIDTH];
-#pragma GCC unroll 16
-  for (int i = 0; i < 3; i++)
-#pragma GCC unroll 16
-    for (int k = 0; k < 3; k++) wv[i][k] = vf_pin(vf_load(s->weights + (i * 3 + k) * LAMINA_DEPTHWISE_BLOCK));
+  depthwise_ring_weights w = depthwise_load_weights(s->weights);
+  vf acc[3][DW_WIDTH];
 #pragma GCC unroll 16
   for (int c = 0; c < DW_WIDTH; c++) acc[0][c] = acc[1][c] = acc[2][c] = vf_load(s->bias);
   int64_t in = row0 * stride + d->h.first;
@@ -182,34 +221,25 @@ VEC_INLINE void depthwise_ring(int stride, int border, int masked, const depthwi
 #define DEPTHWISE_RING_STEP(TAPS)                                                                                      \
   do {                                                                                                                 \
     if (in >= 0 && in < d->h.in)                                                                                       \
-      depthwise_ring_step(stride, border, masked, lanes, TAPS, x, pixel, first, last, wv, acc);                        \
+      depthwise_ring_step(stride, border, masked, lanes, TAPS, x, pixel, first, last, &w, acc);                        \
     in++;                                                                                                              \
     x += d->x_row;                                                                                                     \
   } while (0)
+  /* The rows of x that only the first rows of weights meet. */
+  DEPTHWISE_RING_STEP(1);
+  depthwise_ring_turn(stride, s->bias, acc);
   if (stride == 1) {
-    /* Rows of x before the first that all three rows of weights meet: row0 is acc[1], then acc[0]. */
-    DEPTHWISE_RING_STEP(1);
-#pragma GCC unroll 16
-    for (int c = 0; c < DW_WIDTH; c++) acc[1][c] = acc[2][c], acc[2][c] = vf_load(s->bias);
     DEPTHWISE_RING_STEP(3);
-#pragma GCC unroll 16
-    for (int c = 0; c < DW_WIDTH; c++) acc[0][c] = acc[1][c], acc[1][c] = acc[2][c], acc[2][c] = vf_load(s->bias);
-  } else {
-    DEPTHWISE_RING_STEP(1);
-#pragma GCC unroll 16
-    for (int c = 0; c < DW_WIDTH; c++) acc[0][c] = acc[1][c], acc[1][c] = vf_load(s->bias);
+    depthwise_ring_turn(stride, s->bias, acc);
   }
   for (int64_t row = row0; row < row1; row++) {
     if (stride == 2) DEPTHWISE_RING_STEP(2);
     DEPTHWISE_RING_STEP(stride == 1 ? 7 : 5);
-    depthwise_store(masked, DW_WIDTH, s, row, acc[0]);
-#pragma GCC unroll 16
-    for (int c = 0; c < DW_WIDTH; c++)
-      acc[0][c] = acc[1][c], acc[1][c] = stride == 1 ? acc[2][c] : vf_load(s->bias), acc[2][c] = vf_load(s->bias);
+    depthwise_store(masked, DW_RING_WIDTH(stride), s, row, acc[0]);
+    depthwise_ring_turn(stride, s->bias, acc);
   }
 #undef DEPTHWISE_RING_STEP
 }
-#endif
 
 /* Any width, stride and step of the kernel: one load for each FMA. */
 VEC_INLINE void depthwise_row_any(int width, int border, int masked, const depthwise_strip *s, int64_t row) {
@@ -234,7 +264,8 @@ VEC_INLINE void depthwise_row_any(int width, int border, int masked, const depth
       int64_t at = column;
 #pragma GCC unroll 16
       for (int c = 0; c < width; c++) {
-        if (!border || (c < count && at >= 0 && at < x_in)) acc[c] = vf_fma(depthwise_load(masked, p, lanes), wv, acc[c]);
+        if (!border || (c < count && at >= 0 && at < x_in))
+          acc[c] = vf_fma(depthwise_load(masked, p, lanes), wv, acc[c]);
         p += x_output;
         at += stride;
       }
@@ -263,14 +294,12 @@ VEC_INLINE void depthwise_row_any(int width, int border, int masked, const depth
   DEPTHWISE_DOWN(depthwise_##TAPS##s##STRIDE##_border, depthwise_row(TAPS, STRIDE, DW_WIDTH, 1, 0, s + v, row))        \
   DEPTHWISE_DOWN(depthwise_##TAPS##s##STRIDE##_masked, depthwise_row(TAPS, STRIDE, DW_WIDTH, 1, 1, s + v, row))
 
-#if VF_REGISTERS >= 32
 DEPTHWISE_RING(depthwise_3x3s1_inside, 1, 0, 0)
 DEPTHWISE_RING(depthwise_3x3s1_border, 1, 1, 0)
 DEPTHWISE_RING(depthwise_3x3s1_masked, 1, 1, 1)
 DEPTHWISE_RING(depthwise_3x3s2_inside, 2, 0, 0)
 DEPTHWISE_RING(depthwise_3x3s2_border, 2, 1, 0)
 DEPTHWISE_RING(depthwise_3x3s2_masked, 2, 1, 1)
-#endif
 DEPTHWISE_WIDTH(3, 1)
 DEPTHWISE_WIDTH(3, 2)
 DEPTHWISE_WIDTH(5, 1)
@@ -284,32 +313,42 @@ DEPTHWISE_DOWN(depthwise_any_masked, depthwise_row_any(DW_WIDTH, 1, 1, s + v, ro
 /* How a strip goes down: away from the borders, at one, with some lanes only. */
 typedef void depthwise_down(const depthwise_strip *s, int vectors, int64_t row0, int64_t row1);
 typedef struct depthwise_downs {
+  int width; /* outputs of a strip */
   depthwise_down *inside, *border, *masked;
 } depthwise_downs;
 
-#define DEPTHWISE_ROW(NAME) {NAME##_inside, NAME##_border, NAME##_masked}
+#define DEPTHWISE_ROW(NAME, WIDTH)                                                                                     \
+  { WIDTH, NAME##_inside, NAME##_border, NAME##_masked }
 
-static const depthwise_downs *depthwise_choose(const lamina_depthwise_axis *h, const lamina_depthwise_axis *w) {
-  static const depthwise_downs fixed[3][2] = {{DEPTHWISE_ROW(depthwise_3s1), DEPTHWISE_ROW(depthwise_3s2)},
-                                              {DEPTHWISE_ROW(depthwise_5s1), DEPTHWISE_ROW(depthwise_5s2)},
-                                              {DEPTHWISE_ROW(depthwise_7s1), DEPTHWISE_ROW(depthwise_7s2)}};
-  static const depthwise_downs any = DEPTHWISE_ROW(depthwise_any);
+/* The largest power of two, at most a page, that divides distances in bytes: pixels that far apart share cache sets. */
+static uintptr_t depthwise_period(int64_t floats) {
+  const uintptr_t bits = (uintptr_t)floats * sizeof(float) | DW_PAGE;
+  return bits & -bits;
+}
+
+/* The ring reads each row once; where weights do not stay in registers it pays only if rows do not stay in L1. */
+static const depthwise_downs *depthwise_choose(const lamina_depthwise *d) {
+  const lamina_depthwise_axis *h = &d->h, *w = &d->w;
+  static const depthwise_downs fixed[3][2] = {
+      {DEPTHWISE_ROW(depthwise_3s1, DW_WIDTH), DEPTHWISE_ROW(depthwise_3s2, DW_WIDTH)},
+      {DEPTHWISE_ROW(depthwise_5s1, DW_WIDTH), DEPTHWISE_ROW(depthwise_5s2, DW_WIDTH)},
+      {DEPTHWISE_ROW(depthwise_7s1, DW_WIDTH), DEPTHWISE_ROW(depthwise_7s2, DW_WIDTH)}};
+  static const depthwise_downs any = DEPTHWISE_ROW(depthwise_any, DW_WIDTH);
   const int known = w->step == 1 && w->stride <= 2 && (w->taps == 3 || w->taps == 5 || w->taps == 7);
-#if VF_REGISTERS >= 32
-  static const depthwise_downs ring[2] = {DEPTHWISE_ROW(depthwise_3x3s1), DEPTHWISE_ROW(depthwise_3x3s2)};
-  if (known && w->taps == 3 && h->taps == 3 && h->step == 1 && h->stride == w->stride) return &ring[w->stride - 1];
-#else
-  (void)h;
-#endif
+  static const depthwise_downs ring[2] = {DEPTHWISE_ROW(depthwise_3x3s1, DW_RING_WIDTH(1)),
+                                          DEPTHWISE_ROW(depthwise_3x3s2, DW_RING_WIDTH(2))};
+  const int pays = VF_REGISTERS >= 32 || depthwise_period(d->x_pixel) >= DW_SPARSE;
+  if (known && pays && w->taps == 3 && h->taps == 3 && h->step == 1 && h->stride == w->stride)
+    return &ring[w->stride - 1];
   return known ? &fixed[w->taps / 2 - 1][w->stride - 1] : &any;
 }
 
 /* Whether pixels of x and y, one below the other in a strip, share few sets of an L1 cache, the same for both: then
    what is written drives out what is read. */
 static int depthwise_collides(const lamina_depthwise *d) {
-  const uintptr_t pixels = (uintptr_t)(d->x_pixel | d->y_pixel) * sizeof(float) | DW_PAGE;
-  const uintptr_t period = pixels & -pixels, apart = ((uintptr_t)d->y - (uintptr_t)d->x) % period;
-  return period >= DW_PAGE / 4 && (apart < DW_NEAR || apart > period - DW_NEAR);
+  const uintptr_t period = depthwise_period(d->x_pixel | d->y_pixel);
+  const uintptr_t apart = ((uintptr_t)d->y - (uintptr_t)d->x) % period;
+  return period >= DW_SPARSE && (apart < DW_NEAR || apart > period - DW_NEAR);
 }
 
 /* The lines of channels whose outputs wait. */
@@ -318,8 +357,8 @@ typedef struct depthwise_queue {
   int turn;
 } depthwise_queue;
 
-/* At most DW_LAG_ROWS rows of the full vectors of a line of channels, where x and y collide: the outputs go to a buffer,
-   and what is written at the same time lies DW_LAG lines before. */
+/* At most DW_LAG_ROWS rows of the full vectors of a line of channels, where x and y collide: the outputs go to a
+   buffer, and what is written at the same time lies DW_LAG lines before. */
 static void depthwise_late(depthwise_down *down, const depthwise_strip *strips, int vectors, int64_t row0, int64_t row1,
                            depthwise_queue *queue) {
   depthwise_waiting *now = queue->waiting + queue->turn;
@@ -346,7 +385,8 @@ static void depthwise_late(depthwise_down *down, const depthwise_strip *strips, 
   while (write->row < write->rows) depthwise_write_row(write);
 }
 
-/* The vectors of a line of channels, from channel c, in the strip whose first output is q. Returns how many are full. */
+/* The vectors of a line of channels, from channel c, in the strip whose first output is q. Returns how many are full.
+ */
 static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int count, depthwise_strip *s, int *used) {
   static const float zeros[LAMINA_DEPTHWISE_BLOCK];
   const int64_t taps = d->h.taps * d->w.taps, column = q * d->w.stride + d->w.first;
@@ -369,14 +409,14 @@ static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int c
 }
 
 static void depthwise_strips(const lamina_depthwise *d, int64_t row0, int64_t row1, depthwise_queue *queue) {
-  const depthwise_downs *downs = depthwise_choose(&d->h, &d->w);
-  const int64_t strips = (d->columns + DW_WIDTH - 1) / DW_WIDTH;
+  const depthwise_downs *downs = depthwise_choose(d);
+  const int64_t strips = (d->columns + downs->width - 1) / downs->width;
   int64_t q = 0;
   for (int64_t strip = 0; strip < strips; strip++) {
     const int count = (int)((d->columns - q + strips - strip - 1) / (strips - strip));
     const int64_t column = q * d->w.stride + d->w.first;
     const int64_t last = column + (count - 1) * d->w.stride + (d->w.taps - 1) * d->w.step;
-    depthwise_down *down = count == DW_WIDTH && column >= 0 && last < d->w.in ? downs->inside : downs->border;
+    depthwise_down *down = count == downs->width && column >= 0 && last < d->w.in ? downs->inside : downs->border;
     for (int64_t c = 0; c < d->channels; c += LAMINA_DEPTHWISE_BLOCK) {
       depthwise_strip s[DW_LINE_VECTORS];
       int used;

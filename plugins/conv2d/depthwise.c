@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One input channel for each group. Forward and the gradient of x walk down the rows of a block of channels of one image
- * (kernels.h, depthwise); the weights are packed in blocks of 16 channels, the taps of a block after each other. With
- * several outputs for each group forward repeats the channels of x in a copy of the rows that a task needs; gradients
- * are then those of any convolution.
+ * One input channel for each group. Forward and the gradient of x walk down the rows of a block of channels of one
+ * image (kernels.h, depthwise); the weights are packed in blocks of 16 channels, the taps of a block after each other.
+ * With several outputs for each group forward repeats the channels of x in a copy of the rows that a task needs;
+ * gradients are then those of any convolution.
  */
 #include "conv2d.h"
 
@@ -70,9 +70,7 @@ size_t lamina_conv_depthwise_workspace(const conv_shape *s) {
   return (size_t)floats * sizeof(float);
 }
 
-int64_t lamina_conv_depthwise_floats(const conv_shape *s) {
-  return taps_of(s) * round_up(s->groups * s->out, BLOCK);
-}
+int64_t lamina_conv_depthwise_floats(const conv_shape *s) { return taps_of(s) * round_up(s->groups * s->out, BLOCK); }
 
 /* The taps of one phase, behind `taps` of others, in its order. */
 static void pack_phase(const conv_shape *s, const conv_axis *h, const conv_axis *w, const float *scale, float *packed) {
