@@ -138,11 +138,13 @@ typedef struct lamina_depthwise_axis {
 /**
  * Channels of one image, each convolved with a kernel of its own:
  *   y(r, q, c) = clamp( bias[c] + sum over taps (i, j) of x(row i of r, column j of q, c) * w(i, j, c) (+ add(r, q, c)) )
- * Weights lie in blocks of 16 channels, (block, taps of h, taps of w, 16); weights and bias are readable up to the end
+ * or, with a group of several channels, with the sum over all channels of c's group in x's place, each with weights of
+ * its own. Weights lie in blocks of 16 channels, (block, channel of the group, taps of h, taps of w, 16); weights and bias are readable up to the end
  * of the last block. add may be y. Strides count floats.
  */
 typedef struct lamina_depthwise {
   int64_t channels, columns; /* of y */
+  int64_t group;             /* channels of a group: 1, or what grouped() allows */
   lamina_depthwise_axis h, w;
   const float *x;
   int64_t x_row, x_pixel;
@@ -156,6 +158,7 @@ typedef struct lamina_depthwise {
 
 typedef struct lamina_depthwise_kernels {
   void (*forward)(const lamina_depthwise *d, int64_t row0, int64_t row1); /* rows row0 .. row1 of y */
+  int (*grouped)(const lamina_depthwise *d); /* whether forward can do this, from group, h and w */
 } lamina_depthwise_kernels;
 
 typedef struct lamina_kernels {

@@ -24,12 +24,26 @@ static lamina_depthwise_axis random_axis(test_random *r, int64_t *outputs) {
   return axis;
 }
 
-static void depthwise_new(depthwise_case *k, test_random *r, guard_side side) {
+/* Makes groups of several channels where the kernels have them. */
+static void random_group(const lamina_kernels *kernels, test_random *r, lamina_depthwise *d) {
+  const int64_t group = 1 << between(r, 1, 4);
+  if (test_random_below(r, 2)) { /* what all have */
+    d->h.taps = d->w.taps = 3;
+    d->h.step = d->w.step = 1;
+    d->h.stride = d->w.stride = between(r, 1, 2);
+  }
+  d->group = group;
+  if (d->channels < group || !kernels->depthwise->grouped(d)) d->group = 1;
+  d->channels = d->channels / d->group * d->group;
+}
+
+static void depthwise_new(const lamina_kernels *kernels, depthwise_case *k, test_random *r, guard_side side) {
   static const int64_t channels[] = {1, 3, 4, 7, 8, 9, 15, 16, 17, 20, 24, 31, 32, 33, 40, 48, 50};
   lamina_depthwise *d = &k->d;
-  *d = (lamina_depthwise){.channels = channels[test_random_below(r, 17)], .lo = -INFINITY, .hi = INFINITY};
+  *d = (lamina_depthwise){.group = 1, .channels = channels[test_random_below(r, 17)], .lo = -INFINITY, .hi = INFINITY};
   d->h = random_axis(r, &k->rows);
   d->w = random_axis(r, &d->columns);
+  random_group(kernels, r, d);
   k->row0 = between(r, 0, k->rows - 1);
   k->row1 = test_random_below(r, 2) ? k->rows : between(r, k->row0, k->rows);
   if (test_random_below(r, 2)) k->row0 = 0;
@@ -37,9 +51,9 @@ static void depthwise_new(depthwise_case *k, test_random *r, guard_side side) {
   k->x = matrix_random(r, d->h.in * d->w.in, d->channels, gap, side, -1, 1);
   k->y = matrix_random(r, k->rows * d->columns, d->channels, gap, side, -1, 1);
   k->add = matrix_random(r, k->rows * d->columns, d->channels, gap, side, -1, 1);
-  k->weights = guarded_new(floats * d->h.taps * d->w.taps, side);
+  k->weights = guarded_new(floats * d->group * d->h.taps * d->w.taps, side);
   k->bias = guarded_new(floats, side);
-  test_random_fill(r, k->weights.data, floats * d->h.taps * d->w.taps, -1, 1);
+  test_random_fill(r, k->weights.data, floats * d->group * d->h.taps * d->w.taps, -1, 1);
   test_random_fill(r, k->bias.data, floats, -1, 1);
   d->x = k->x.data;
   d->x_pixel = k->x.ld;
@@ -64,12 +78,14 @@ static void depthwise_free(depthwise_case *k) {
 static double reference(const lamina_depthwise *d, int64_t row, int64_t column, int64_t c, double *size) {
   double sum = d->bias ? (double)d->bias[c] : 0.0;
   *size = fabs(sum);
-  for (int64_t t = 0; t < d->h.taps * d->w.taps; t++) {
+  const int64_t taps = d->h.taps * d->w.taps;
+  for (int64_t i = 0; i < taps * d->group; i++) {
+    const int64_t t = i % taps, k = i / taps;
     const int64_t ih = row * d->h.stride + d->h.first + t / d->w.taps * d->h.step;
     const int64_t iw = column * d->w.stride + d->w.first + t % d->w.taps * d->w.step;
     if (ih < 0 || ih >= d->h.in || iw < 0 || iw >= d->w.in) continue;
-    const double product = (double)d->x[ih * d->x_row + iw * d->x_pixel + c] *
-                           (double)d->weights[(c / 16 * d->h.taps * d->w.taps + t) * 16 + c % 16];
+    const double product = (double)d->x[ih * d->x_row + iw * d->x_pixel + c / d->group * d->group + k] *
+                           (double)d->weights[((c / 16 * d->group + k) * taps + t) * 16 + c % 16];
     sum += product;
     *size += fabs(product);
   }
@@ -91,7 +107,7 @@ static void check_depthwise(const lamina_kernels *kernels, depthwise_case *k, in
           if (d->add) want += add, size += fabs(add);
           want = fmin(fmax(want, (double)d->lo), (double)d->hi);
         }
-        const int64_t terms = d->h.taps * d->w.taps + 3;
+        const int64_t terms = d->group * d->h.taps * d->w.taps + 3;
         assert_close(d->y[at], want, (double)terms * ROUNDING * size,
                      "depthwise case %d, %lldx%lld taps, row %lld, column %lld, channel %lld of %lld", number,
                      (long long)d->h.taps, (long long)d->w.taps, (long long)row, (long long)column, (long long)c,
@@ -104,7 +120,7 @@ START_TEST(depthwise_of_every_kind_equals_double) {
   test_random r = test_random_for("depthwise");
   for (int i = 0; i < 1500; i++) {
     depthwise_case k;
-    depthwise_new(&k, &r, i % 2 ? GUARD_START : GUARD_END);
+    depthwise_new(kernel_tables[_i], &k, &r, i % 2 ? GUARD_START : GUARD_END);
     check_depthwise(kernel_tables[_i], &k, i);
     depthwise_free(&k);
   }
@@ -120,7 +136,8 @@ START_TEST(depthwise_equals_double_where_x_and_y_share_cache_sets) {
     depthwise_case k = {.rows = out, .row1 = i % 5 ? out : out - 2};
     const lamina_depthwise_axis axis = {.in = SIDE, .taps = taps, .stride = stride, .first = -(i % 3), .step = 1};
     lamina_depthwise *d = &k.d;
-    *d = (lamina_depthwise){.channels = between(&r, 1, 120), .columns = out, .h = axis, .w = axis, .lo = -2, .hi = 3};
+    *d = (lamina_depthwise){
+        .group = 1, .channels = between(&r, 1, 120), .columns = out, .h = axis, .w = axis, .lo = -2, .hi = 3};
     k.x = matrix_random(&r, 2 * SIDE * SIDE, d->channels, PIXEL - d->channels, GUARD_END, -1, 1);
     k.weights = guarded_new((d->channels + 15) / 16 * 16 * taps * taps, GUARD_END);
     test_random_fill(&r, k.weights.data, (d->channels + 15) / 16 * 16 * taps * taps, -1, 1);
@@ -148,7 +165,8 @@ START_TEST(depthwise_keeps_nan_where_it_belongs) {
   for (int i = 0; i < 9 * 16; i++) x[i] = 1, weights[i] = i < 16 ? INFINITY : 1;
   x[8 * 16 + 3] = NAN;
   const lamina_depthwise_axis axis = {.in = 3, .taps = 3, .stride = 1, .first = -1, .step = 1};
-  const lamina_depthwise d = {.channels = 16,
+  const lamina_depthwise d = {.group = 1,
+                              .channels = 16,
                               .columns = 3,
                               .h = axis,
                               .w = axis,

@@ -7,4 +7,5 @@
 
 const lamina_depthwise_kernels lamina_avx2_depthwise = {
     .forward = depthwise_forward,
+    .grouped = depthwise_grouped,
 };

@@ -91,6 +91,11 @@ static inline double vd_sum(vd v) {
   return _mm_cvtsd_f64(_mm_add_sd(b, _mm_unpackhi_pd(b, b)));
 }
 
+/* Lane i is a's lane lanes[i]. */
+static inline vf vf_pick(vf a, const int32_t *lanes) {
+  return _mm256_permutevar8x32_ps(a, _mm256_loadu_si256((const __m256i *)(const void *)lanes));
+}
+
 /* The same value, which the compiler holds to be new: it stays in its register instead of being loaded for each use. */
 static inline vf vf_pin(vf a) {
   __asm__("" : "+x"(a));

@@ -85,6 +85,11 @@ static inline double vd_sum(vd v) {
   return _mm_cvtsd_f64(_mm_add_sd(b, _mm_unpackhi_pd(b, b)));
 }
 
+/* Lane i is a's lane lanes[i]. */
+static inline vf vf_pick(vf a, const int32_t *lanes) {
+  return _mm512_permutexvar_ps(_mm512_loadu_si512(lanes), a);
+}
+
 /* The same value, which the compiler holds to be new: it stays in its register instead of being loaded for each use. */
 static inline vf vf_pin(vf a) {
   __asm__("" : "+v"(a));

@@ -9,6 +9,9 @@
  * 3x3 keeps the outputs of three rows (stride 2: two) in registers, so that each vector of x is loaded once: 9 loads
  * for 63 FMAs with 32 registers, where the weights stay in registers too.
  *
+ * Groups of several channels take the same way, once for each channel of a group: every lane gets that channel of its
+ * group. So 63 FMAs cost 9 loads and permutations of x and 9 loads of weights.
+ *
  * Strips go down the rows, so that rows of x come from L1 when they are met again by the next outputs: pixels that are
  * many channels apart share few cache sets, and whole rows would not stay there.
  *
@@ -48,6 +51,7 @@ typedef struct depthwise_strip {
   float *y;
   int64_t column; /* of x, as above */
   int count, lanes;
+  const int32_t *picks;       /* for each channel of a group the lanes that hold it; NULL when a group is one channel */
   depthwise_waiting *waiting; /* of which a row is to be written with each row that is computed, or NULL */
 } depthwise_strip;
 
@@ -168,14 +172,14 @@ VEC_INLINE depthwise_ring_weights depthwise_load_weights(const float *from) {
 
 /* One row of x: adds its products with those rows of weights that `taps` has bits for to the rows of outputs in flight,
    of which acc[0] is the upper one. */
-VEC_INLINE void depthwise_ring_step(int stride, int border, int masked, int lanes, unsigned taps, const float *p,
-                                    ptrdiff_t pixel, int64_t first, int64_t last, depthwise_ring_weights *w,
-                                    vf acc[3][DW_WIDTH]) {
+VEC_INLINE void depthwise_ring_step(int stride, int border, int masked, int lanes, const int32_t *picks, unsigned taps,
+                                    const float *p, ptrdiff_t pixel, int64_t first, int64_t last,
+                                    depthwise_ring_weights *w, vf acc[3][DW_WIDTH]) {
   const int width = DW_RING_WIDTH(stride);
 #pragma GCC unroll 32
   for (int j = 0; j < (width - 1) * stride + 3; j++) {
     if (!border || (j >= first && j < last)) {
-      const vf xv = vf_pin(depthwise_load(masked, p, lanes));
+      const vf loaded = depthwise_load(masked, p, lanes), xv = vf_pin(picks ? vf_pick(loaded, picks) : loaded);
 #if VF_REGISTERS < 32
       __asm__("" : "+r"(*w)); /* else the compiler loads weights for all columns at once, and has nowhere to put them */
 #endif
@@ -205,7 +209,7 @@ VEC_INLINE void depthwise_ring_turn(int stride, const float *bias, vf acc[3][DW_
 
 /* Kernels of 3x3 with steps of 1: the outputs of all rows that a row of x belongs to are in registers, and so are the
    weights where there are 32; each vector of x is loaded once. */
-VEC_INLINE void depthwise_ring(int stride, int border, int masked, const depthwise_strip *s, int64_t row0,
+VEC_INLINE void depthwise_ring(int stride, int grouped, int border, int masked, const depthwise_strip *s, int64_t row0,
                                int64_t row1) {
   const lamina_depthwise *d = s->d;
   const int lanes = s->lanes;
@@ -220,8 +224,14 @@ VEC_INLINE void depthwise_ring(int stride, int border, int masked, const depthwi
   const float *x = s->x + in * d->x_row;
 #define DEPTHWISE_RING_STEP(TAPS)                                                                                      \
   do {                                                                                                                 \
-    if (in >= 0 && in < d->h.in)                                                                                       \
-      depthwise_ring_step(stride, border, masked, lanes, TAPS, x, pixel, first, last, &w, acc);                        \
+    if (in >= 0 && in < d->h.in && !grouped)                                                                           \
+      depthwise_ring_step(stride, border, masked, lanes, NULL, TAPS, x, pixel, first, last, &w, acc);                  \
+    if (in >= 0 && in < d->h.in && grouped)                                                                            \
+      for (int64_t k = 0; k < d->group; k++) {                                                                         \
+        w = depthwise_load_weights(s->weights + k * 9 * LAMINA_DEPTHWISE_BLOCK);                                       \
+        depthwise_ring_step(stride, border, masked, lanes, s->picks + k * VF_LEN, TAPS, x, pixel, first, last, &w,     \
+                            acc);                                                                                      \
+      }                                                                                                                \
     in++;                                                                                                              \
     x += d->x_row;                                                                                                     \
   } while (0)
@@ -284,9 +294,12 @@ VEC_INLINE void depthwise_row_any(int width, int border, int masked, const depth
       for (int v = 0; v < vectors; v++) ROW;                                                                           \
   }
 
-#define DEPTHWISE_RING(NAME, STRIDE, BORDER, MASKED)                                                                   \
+#define DEPTHWISE_RING(NAME, STRIDE, GROUPED)                                                                          \
+  DEPTHWISE_RING_KIND(NAME##_border, STRIDE, GROUPED, 1, 0)                                                            \
+  DEPTHWISE_RING_KIND(NAME##_masked, STRIDE, GROUPED, 1, 1)
+#define DEPTHWISE_RING_KIND(NAME, STRIDE, GROUPED, BORDER, MASKED)                                                     \
   static __attribute__((noinline)) void NAME(const depthwise_strip *s, int vectors, int64_t row0, int64_t row1) {      \
-    for (int v = 0; v < vectors; v++) depthwise_ring(STRIDE, BORDER, MASKED, s + v, row0, row1);                       \
+    for (int v = 0; v < vectors; v++) depthwise_ring(STRIDE, GROUPED, BORDER, MASKED, s + v, row0, row1);              \
   }
 
 #define DEPTHWISE_WIDTH(TAPS, STRIDE)                                                                                  \
@@ -294,12 +307,12 @@ VEC_INLINE void depthwise_row_any(int width, int border, int masked, const depth
   DEPTHWISE_DOWN(depthwise_##TAPS##s##STRIDE##_border, depthwise_row(TAPS, STRIDE, DW_WIDTH, 1, 0, s + v, row))        \
   DEPTHWISE_DOWN(depthwise_##TAPS##s##STRIDE##_masked, depthwise_row(TAPS, STRIDE, DW_WIDTH, 1, 1, s + v, row))
 
-DEPTHWISE_RING(depthwise_3x3s1_inside, 1, 0, 0)
-DEPTHWISE_RING(depthwise_3x3s1_border, 1, 1, 0)
-DEPTHWISE_RING(depthwise_3x3s1_masked, 1, 1, 1)
-DEPTHWISE_RING(depthwise_3x3s2_inside, 2, 0, 0)
-DEPTHWISE_RING(depthwise_3x3s2_border, 2, 1, 0)
-DEPTHWISE_RING(depthwise_3x3s2_masked, 2, 1, 1)
+DEPTHWISE_RING_KIND(depthwise_3x3s1_inside, 1, 0, 0, 0)
+DEPTHWISE_RING_KIND(depthwise_3x3s2_inside, 2, 0, 0, 0)
+DEPTHWISE_RING(depthwise_3x3s1, 1, 0)
+DEPTHWISE_RING(depthwise_3x3s2, 2, 0)
+DEPTHWISE_RING(grouped_3x3s1, 1, 1)
+DEPTHWISE_RING(grouped_3x3s2, 2, 1)
 DEPTHWISE_WIDTH(3, 1)
 DEPTHWISE_WIDTH(3, 2)
 DEPTHWISE_WIDTH(5, 1)
@@ -326,6 +339,12 @@ static uintptr_t depthwise_period(int64_t floats) {
   return bits & -bits;
 }
 
+static int depthwise_grouped(const lamina_depthwise *d) {
+  const lamina_depthwise_axis *h = &d->h, *w = &d->w;
+  return d->group > 1 && VF_LEN % d->group == 0 && h->taps == 3 && w->taps == 3 && h->step == 1 && w->step == 1 &&
+         h->stride == w->stride && w->stride <= 2;
+}
+
 /* The ring reads each row once; where weights do not stay in registers it pays only if rows do not stay in L1. */
 static const depthwise_downs *depthwise_choose(const lamina_depthwise *d) {
   const lamina_depthwise_axis *h = &d->h, *w = &d->w;
@@ -337,6 +356,11 @@ static const depthwise_downs *depthwise_choose(const lamina_depthwise *d) {
   const int known = w->step == 1 && w->stride <= 2 && (w->taps == 3 || w->taps == 5 || w->taps == 7);
   static const depthwise_downs ring[2] = {DEPTHWISE_ROW(depthwise_3x3s1, DW_RING_WIDTH(1)),
                                           DEPTHWISE_ROW(depthwise_3x3s2, DW_RING_WIDTH(2))};
+  /* Without the checks of columns the compiler moves loads until registers spill: slower than with them. */
+  static const depthwise_downs grouped[2] = {
+      {DW_RING_WIDTH(1), grouped_3x3s1_border, grouped_3x3s1_border, grouped_3x3s1_masked},
+      {DW_RING_WIDTH(2), grouped_3x3s2_border, grouped_3x3s2_border, grouped_3x3s2_masked}};
+  if (d->group > 1) return &grouped[w->stride - 1];
   const int pays = VF_REGISTERS >= 32 || depthwise_period(d->x_pixel) >= DW_SPARSE;
   if (known && pays && w->taps == 3 && h->taps == 3 && h->step == 1 && h->stride == w->stride)
     return &ring[w->stride - 1];
@@ -387,7 +411,8 @@ static void depthwise_late(depthwise_down *down, const depthwise_strip *strips, 
 
 /* The vectors of a line of channels, from channel c, in the strip whose first output is q. Returns how many are full.
  */
-static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int count, depthwise_strip *s, int *used) {
+static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int count, const int32_t *picks,
+                          depthwise_strip *s, int *used) {
   static const float zeros[LAMINA_DEPTHWISE_BLOCK];
   const int64_t taps = d->h.taps * d->w.taps, column = q * d->w.stride + d->w.first;
   int full = 0;
@@ -396,13 +421,14 @@ static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int c
     const int lanes = (int)(d->channels - lane < VF_LEN ? d->channels - lane : VF_LEN);
     s[(*used)++] = (depthwise_strip){.d = d,
                                      .x = d->x + column * d->x_pixel + lane,
-                                     .weights = d->weights + c * taps + lane - c,
+                                     .weights = d->weights + c * d->group * taps + lane - c,
                                      .bias = d->bias ? d->bias + lane : zeros,
                                      .add = d->add ? d->add + q * d->add_pixel + lane : NULL,
                                      .y = d->y + q * d->y_pixel + lane,
                                      .column = column,
                                      .count = count,
-                                     .lanes = lanes};
+                                     .lanes = lanes,
+                                     .picks = picks};
     full += lanes == VF_LEN;
   }
   return full;
@@ -411,6 +437,9 @@ static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int c
 static void depthwise_strips(const lamina_depthwise *d, int64_t row0, int64_t row1, depthwise_queue *queue) {
   const depthwise_downs *downs = depthwise_choose(d);
   const int64_t strips = (d->columns + downs->width - 1) / downs->width;
+  int32_t picks[LAMINA_DEPTHWISE_BLOCK * LAMINA_DEPTHWISE_BLOCK];
+  for (int k = 0; k < d->group && d->group > 1; k++)
+    for (int i = 0; i < VF_LEN; i++) picks[k * VF_LEN + i] = i / (int)d->group * (int)d->group + k;
   int64_t q = 0;
   for (int64_t strip = 0; strip < strips; strip++) {
     const int count = (int)((d->columns - q + strips - strip - 1) / (strips - strip));
@@ -420,7 +449,7 @@ static void depthwise_strips(const lamina_depthwise *d, int64_t row0, int64_t ro
     for (int64_t c = 0; c < d->channels; c += LAMINA_DEPTHWISE_BLOCK) {
       depthwise_strip s[DW_LINE_VECTORS];
       int used;
-      const int full = depthwise_line(d, c, q, count, s, &used);
+      const int full = depthwise_line(d, c, q, count, picks, s, &used);
       if (full > 0 && queue)
         depthwise_late(down, s, full, row0, row1, queue);
       else if (full > 0)

@@ -99,6 +99,7 @@ lamina_status lamina_conv_describe(const lamina_node *node, conv_shape *s) {
   *s = read_shape(node);
   s->kernels = layer_kernels(node, &status);
   if (status) return status;
+  s->depthwise |= lamina_conv_depthwise_groups(s);
   s->bias = (size_t)(s->depthwise ? lamina_conv_depthwise_floats(s)
                                   : s->groups * lamina_conv_packed_floats(s, s->in, s->out));
   s->packed = s->bias + (size_t)round_up(s->groups * s->out, CONV_LINE);
@@ -149,6 +150,11 @@ static lamina_status infer(lamina_node *node) {
 }
 
 static const char *algorithm(const conv_shape *s) {
+  if (s->depthwise && s->in > 1)
+    return s->in == 2   ? "grouped 2x2, 3x3"
+           : s->in == 4 ? "grouped 4x4, 3x3"
+           : s->in == 8 ? "grouped 8x8, 3x3"
+                        : "grouped 16x16, 3x3";
   if (s->depthwise) {
     if (s->h.kernel != s->w.kernel || s->w.dilation != 1 || s->w.stride > 2) return "depthwise";
     return s->h.kernel == 3   ? "depthwise 3x3"

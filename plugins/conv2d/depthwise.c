@@ -38,9 +38,9 @@ static depthwise_job cut_up(const conv_shape *s, const correlation *c) {
   depthwise_job j = {.c = *c, .channels = s->groups * s->out};
   const int64_t lines = layer_ceil_div(j.channels, BLOCK), grid_h = c->backward ? s->h.in : s->h.out;
   j.rows = layer_ceil_div(grid_h, c->backward ? s->h.stride : 1);
-  const double fmas = (double)(s->images * j.channels * taps_of(s)) * (double)(s->h.out * s->w.out);
+  const double fmas = (double)(s->images * j.channels * taps_of(s) * s->in) * (double)(s->h.out * s->w.out);
   const int64_t wanted = fmas >= (double)MAX_TASKS * TASK_FMAS ? MAX_TASKS : layer_max((int64_t)(fmas / TASK_FMAS), 1);
-  const int copies = s->out > 1 && !c->backward;
+  const int copies = s->in == 1 && s->out > 1 && !c->backward;
   int64_t blocks = layer_min(layer_ceil_div(wanted, s->images), lines);
   j.channels_block = layer_ceil_div(lines, blocks) * BLOCK;
   if (copies) j.channels_block = layer_min(j.channels_block, COPY_CHANNELS);
@@ -65,23 +65,27 @@ static depthwise_job cut_up(const conv_shape *s, const correlation *c) {
 size_t lamina_conv_depthwise_workspace(const conv_shape *s) {
   const correlation c = lamina_conv_forward_pass(s);
   int64_t floats = cut_up(s, &c).copy_floats * s->host->threads(s->host);
-  if (s->node->mode == LAMINA_TRAIN && s->out == 1)
+  if (s->node->mode == LAMINA_TRAIN && lamina_conv_depthwise_gradients(s))
     floats = layer_max(floats, partial_floats(s) * (blocks_of(s) + s->host->threads(s->host)));
   return (size_t)floats * sizeof(float);
 }
 
-int64_t lamina_conv_depthwise_floats(const conv_shape *s) { return taps_of(s) * round_up(s->groups * s->out, BLOCK); }
+int64_t lamina_conv_depthwise_floats(const conv_shape *s) {
+  return taps_of(s) * s->in * round_up(s->groups * s->out, BLOCK);
+}
 
 /* The taps of one phase, behind `taps` of others, in its order. */
 static void pack_phase(const conv_shape *s, const conv_axis *h, const conv_axis *w, const float *scale, float *packed) {
   const float *weight = s->node->params[0].data;
   const int64_t taps = h->taps * w->taps, channels = s->groups * s->out;
-  for (int64_t c = 0; c < channels; c++)
+  for (int64_t i = 0; i < channels * s->in; i++) { /* output channel c, input channel k of its group */
+    const int64_t c = i / s->in, k = i % s->in;
+    float *to = packed + (c / BLOCK * s->in + k) * taps * BLOCK + c % BLOCK;
     for (int64_t t = 0; t < taps; t++) {
       const int64_t kh = h->k_first + t / w->taps * h->k_step, kw = w->k_first + t % w->taps * w->k_step;
-      packed[(c / BLOCK * taps + t) * BLOCK + c % BLOCK] =
-          weight[(c * s->h.kernel + kh) * s->w.kernel + kw] * (scale ? scale[c] : 1.0f);
+      to[t * BLOCK] = weight[(i * s->h.kernel + kh) * s->w.kernel + kw] * (scale ? scale[c] : 1.0f);
     }
+  }
 }
 
 /* Calls for each phase of a pass with the place of its weights. */
@@ -100,7 +104,7 @@ void lamina_conv_depthwise_pack(const conv_shape *s) {
   const correlation forward = lamina_conv_forward_pass(s), backward = lamina_conv_backward_data_pass(s);
   memset(packed, 0, (size_t)lamina_conv_depthwise_floats(s) * sizeof(float));
   pack_pass(s, &forward, e->parts & LAMINA_EPILOGUE_AFFINE ? e->scale : NULL, packed);
-  if (!s->backward || s->out > 1) return;
+  if (!s->backward || !lamina_conv_depthwise_gradients(s)) return;
   memset(packed + s->backward, 0, (size_t)lamina_conv_depthwise_floats(s) * sizeof(float));
   pack_pass(s, &backward, NULL, packed + s->backward);
 }
@@ -108,6 +112,14 @@ void lamina_conv_depthwise_pack(const conv_shape *s) {
 static lamina_depthwise_axis kernel_axis(const conv_axis *axis, int64_t in) {
   return (lamina_depthwise_axis){
       .in = in, .taps = axis->taps, .stride = axis->stride, .first = axis->first, .step = axis->step};
+}
+
+int lamina_conv_depthwise_groups(const conv_shape *s) {
+  if (s->in < 2 || s->in != s->out || s->groups < 2 || s->in > BLOCK || s->in > s->kernels->vector_floats) return 0;
+  if (s->in == 16 && s->h.stride > 1) return 0; /* the GEMM tile is faster */
+  const conv_axis h = lamina_conv_axis(&s->h, 0, 0), w = lamina_conv_axis(&s->w, 0, 0);
+  const lamina_depthwise d = {.group = s->in, .h = kernel_axis(&h, s->h.in), .w = kernel_axis(&w, s->w.in)};
+  return s->kernels->depthwise->grouped(&d);
 }
 
 /* Rows r0 .. r1 of x, channels first .. first + count of the output, each one that of its group's input. */
@@ -153,7 +165,8 @@ static void run_task(void *arg, int64_t index, int thread) {
   const int64_t c0 = index % j->channel_blocks * j->channels_block, n = index / j->channel_blocks / j->row_blocks;
   const int64_t row0 = index / j->channel_blocks % j->row_blocks * j->rows_block;
   const int64_t row1 = layer_min(row0 + j->rows_block, j->rows);
-  lamina_depthwise d = {.channels = layer_min(j->channels_block, j->channels - c0),
+  lamina_depthwise d = {.group = s->in,
+                        .channels = layer_min(j->channels_block, j->channels - c0),
                         .x = c->x.data + n * c->x.image,
                         .x_row = c->x.row,
                         .x_pixel = c->x.pixel,
@@ -180,9 +193,9 @@ static void run_task(void *arg, int64_t index, int thread) {
     for (int64_t k = 0; k < c->phases_w; k++) {
       const conv_axis h = lamina_conv_axis(&s->h, c->backward, i), w = lamina_conv_axis(&s->w, c->backward, k);
       const float *weights = d.weights;
-      d.weights += c0 * h.taps * w.taps;
+      d.weights += c0 * h.taps * w.taps * s->in;
       run_phase(j, &d, &h, &w, row0, row1);
-      d.weights = weights + h.taps * w.taps * round_up(j->channels, BLOCK);
+      d.weights = weights + h.taps * w.taps * s->in * round_up(j->channels, BLOCK);
     }
 }
 
@@ -191,7 +204,7 @@ static void run(const correlation *c) {
   depthwise_job j = cut_up(s, c);
   j.copies = s->node->workspace;
   const int64_t tasks = s->images * j.channel_blocks * j.row_blocks;
-  layer_parallel(s->host, tasks, s->images * s->h.out * s->w.out * j.channels * taps_of(s), run_task, &j);
+  layer_parallel(s->host, tasks, s->images * s->h.out * s->w.out * j.channels * s->in * taps_of(s), run_task, &j);
 }
 
 void lamina_conv_depthwise_forward(const conv_shape *s) {
