@@ -11,4 +11,5 @@ const lamina_kernels lamina_kernels_generic = {
     .softmax = &lamina_generic_softmax,
     .optimizer = &lamina_generic_optimizer,
     .depthwise = &lamina_generic_depthwise,
+    .winograd = &lamina_generic_winograd,
 };

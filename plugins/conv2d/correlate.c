@@ -307,6 +307,16 @@ static void run_phase(const correlate_task *task, int64_t phase, int64_t panel) 
   }
 }
 
+/* Rows of y that the task has finished: all phases of its part of the grid. */
+static void finish_task(const correlate_task *task) {
+  const correlation *c = task->job->c;
+  const int64_t nr = task->job->gemm->nr, channel = task->panel0 * nr;
+  const int64_t step = c->backward ? c->shape->h.stride : 1, rows = c->backward ? c->shape->h.in : c->shape->h.out;
+  for (int64_t n = task->n0; n < task->n1; n++)
+    lamina_conv_activate(c, n, task->t0 * step, layer_min(task->t1 * step, rows), task->group * c->out + channel,
+                         layer_min(task->panel1 * nr, c->out) - channel);
+}
+
 static void run_task(void *arg, int64_t index, int thread) {
   const correlate_job *j = arg;
   const correlation *c = j->c;
@@ -326,6 +336,7 @@ static void run_task(void *arg, int64_t index, int thread) {
   task.window = open_window(&task, (float *)(void *)(memory + j->pointers * (int64_t)sizeof(float *)));
   for (int64_t panel = task.panel0; panel < task.panel1; panel++)
     for (int64_t phase = 0; phase < c->phases_h * c->phases_w; phase++) run_phase(&task, phase, panel);
+  if (c->epilogue) finish_task(&task);
 }
 
 void lamina_conv_correlate(const correlation *c) {

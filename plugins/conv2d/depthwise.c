@@ -197,6 +197,7 @@ static void run_task(void *arg, int64_t index, int thread) {
       run_phase(j, &d, &h, &w, row0, row1);
       d.weights = weights + h.taps * w.taps * s->in * round_up(j->channels, BLOCK);
     }
+  if (!c->backward) lamina_conv_activate(c, n, row0, row1, c0, d.channels);
 }
 
 static void run(const correlation *c) {
