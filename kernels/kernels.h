@@ -52,6 +52,45 @@ typedef struct lamina_gemm_kernels {
   void (*transpose)(int64_t rows, int64_t cols, const float *src, int64_t src_ld, float *dst, int64_t dst_ld);
 } lamina_gemm_kernels;
 
+/**
+ * One tile of a convolution: output pixels of a row as rows, output channels as columns.
+ *   C(m, j) = epilogue( sum over runs r with first <= m < last, p < k of
+ *                       a[r.a + m * a_row + p] * b[r.b + p * nr + j] ),
+ * the epilogue as in lamina_tile. A run is a tap of the kernel, or neighbouring taps whose channels follow each other.
+ */
+typedef struct lamina_conv_run {
+  int64_t a, b; /* where it begins, counted from the tile's a and b */
+  int64_t k;
+  int first, last; /* rows that take part, at least one: the others lie beside the image. first = 0 or last = rows */
+} lamina_conv_run;
+
+typedef struct lamina_conv_tile {
+  int64_t runs;
+  const lamina_conv_run *run;
+  const float *a;
+  int64_t a_row;
+  const float *b;
+  int64_t b_panel; /* from a panel of weights to the next, for a tile of two panels */
+  float *c;
+  int64_t c_row;
+  int n; /* columns: more than vectors - 1 vectors have, at most as many as all have */
+  int accumulate;
+  const float *bias;
+  const float *add;
+  int64_t add_row;
+  float lo, hi;
+  const float *prefetch;
+} lamina_conv_tile;
+
+typedef struct lamina_conv_kernels {
+  int mr, nr;     /* rows at most; columns of a panel of weights, those of the gemm group */
+  int vector;     /* columns of a vector */
+  int wide_rows;  /* rows up to which a tile covers two panels; 0: none does */
+  /* tile[m][v]: m rows and v vectors; v is at most nr / vector, or, for m <= wide_rows, twice that exactly. Depth is summed
+     in one chain for each accumulator, from zero. */
+  void (*const *const *tile)(const lamina_conv_tile *tile);
+} lamina_conv_kernels;
+
 typedef struct lamina_norm_kernels {
   /* sum[c] = sum over rows of (x - shift[c]); sum_sq[c] = the same of its square. Overwrites both. */
   void (*moments)(int64_t rows, int64_t channels, const float *x, int64_t ld, const float *shift, float *sum,
@@ -136,6 +175,7 @@ typedef struct lamina_kernels {
   const lamina_pool_kernels *pool;
   const lamina_softmax_kernels *softmax;
   const lamina_optimizer_kernels *optimizer;
+  const lamina_conv_kernels *conv;
 } lamina_kernels;
 
 extern const lamina_kernels lamina_kernels_generic;

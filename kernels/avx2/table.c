@@ -10,4 +10,5 @@ const lamina_kernels lamina_kernels_avx2 = {
     .pool = &lamina_avx2_pool,
     .softmax = &lamina_avx2_softmax,
     .optimizer = &lamina_avx2_optimizer,
+    .conv = &lamina_avx2_conv,
 };

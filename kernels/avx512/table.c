@@ -10,4 +10,5 @@ const lamina_kernels lamina_kernels_avx512 = {
     .pool = &lamina_avx512_pool,
     .softmax = &lamina_avx512_softmax,
     .optimizer = &lamina_avx512_optimizer,
+    .conv = &lamina_avx512_conv,
 };

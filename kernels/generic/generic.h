@@ -11,5 +11,6 @@ extern const lamina_eltwise_kernels lamina_generic_eltwise;
 extern const lamina_pool_kernels lamina_generic_pool;
 extern const lamina_softmax_kernels lamina_generic_softmax;
 extern const lamina_optimizer_kernels lamina_generic_optimizer;
+extern const lamina_conv_kernels lamina_generic_conv;
 
 #endif

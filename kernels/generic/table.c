@@ -10,4 +10,5 @@ const lamina_kernels lamina_kernels_generic = {
     .pool = &lamina_generic_pool,
     .softmax = &lamina_generic_softmax,
     .optimizer = &lamina_generic_optimizer,
+    .conv = &lamina_generic_conv,
 };

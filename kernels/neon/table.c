@@ -10,4 +10,5 @@ const lamina_kernels lamina_kernels_neon = {
     .pool = &lamina_neon_pool,
     .softmax = &lamina_neon_softmax,
     .optimizer = &lamina_neon_optimizer,
+    .conv = &lamina_neon_conv,
 };

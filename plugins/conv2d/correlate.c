@@ -3,16 +3,19 @@
  * A correlation over NHWC as batch-reduce matrix products, without im2col:
  *   y(t, :) = sum over taps j of x(t * stride + first + j * step, :) * weights(j, :, :)
  *
- * A task is a block of images, of rows of the output grid and of panels of output channels, cut by shape alone. It
- * reads x in place, or, where columns would fall outside or pixels share cache sets, from a copy of the rows it needs,
- * padded with zeros, that stays in L2. Taps above and below the image are left out. For each panel of nr output
- * channels (times a chunk of the depth such that it stays in L2) it walks the rows; a tile is up to mr pixels of one
- * row, spread evenly. With a 1x1 kernel the copy holds just the pixels that are needed, and tiles run on over the ends
- * of rows. With neighbouring columns as taps, the taps of one kernel row and their channels are one contiguous run of
- * depth.
+ * A task is a block of images, of rows of the output grid and of panels of output channels, cut by shape alone. A tile
+ * is up to mr pixels of one row, spread evenly. Nothing is padded: taps above and below the image are left out, and those
+ * beside it are left out for the pixels of a tile that they would meet there. With neighbouring columns as taps, the taps
+ * of one kernel row and their channels are one contiguous run of depth.
  *
- * Cost: 2 * outputs * taps * in flops; the copies move taps-independent (rows + halo) * columns * in floats for each
- * block.
+ * Where the weights of the task fit into L2 beside all else, it walks the pixels once, all channels for each tile;
+ * otherwise it walks the rows for one panel of nr output channels after the other (times a chunk of the depth such that it
+ * stays in L2), and meanwhile brings the next panel into L2.
+ *
+ * x is read in place, but where the pixels of a tile would share a set of the L1 cache, from a copy at another stride. With
+ * a 1x1 kernel the copy holds just the pixels that are needed, and tiles run on over the ends of rows.
+ *
+ * Cost: 2 * outputs * taps * in flops, less those of taps that lie outside.
  */
 #include "conv2d.h"
 
@@ -28,15 +31,17 @@ enum {
 
 typedef struct correlate_job {
   const correlation *c;
-  const lamina_gemm_kernels *gemm;
+  const lamina_conv_kernels *kernels;
   int64_t count_h, count_w; /* the largest grid of a phase */
-  int copy, compact;        /* compact: a 1x1 kernel, the copy holds the pixels that are needed alone */
+  int copy, compact;        /* compact: a 1x1 kernel, a copy holds the pixels that are needed alone */
   int64_t c0, c1;           /* columns of x that the taps reach */
   int64_t first_row, span;  /* rows that output row 0 reaches: the first, and how many */
   int64_t pixel;            /* stride of the copy */
   int64_t panels, images_block, rows_block, row_blocks, panel_blocks;
+  int sweep;         /* all panels of the task for each tile */
+  int64_t group;     /* otherwise: panels that are walked together */
   int64_t max_depth; /* of a chunk */
-  int64_t pointers, thread_floats;
+  int64_t run_bytes, thread_floats;
   char *workspace;
 } correlate_job;
 
@@ -44,7 +49,7 @@ typedef struct correlate_job {
 typedef struct correlate_task {
   const correlate_job *job;
   conv_window window;
-  const float **a;
+  lamina_conv_run *runs;
   int64_t group, n0, n1, t0, t1, panel0, panel1;
 } correlate_task;
 
@@ -52,8 +57,10 @@ typedef struct correlate_task {
 typedef struct correlate_chunk {
   conv_axis h, w;
   int64_t kh0, kh1, in0, in1; /* rows of taps, input channels */
-  const float *weights;       /* of the panel */
+  const float *weights;       /* of the group's first panel */
+  int64_t panel_floats;
   int collapse;
+  const float *ahead, *ahead_end; /* weights that come next */
 } correlate_chunk;
 
 static void find_reach(correlate_job *j) {
@@ -111,7 +118,7 @@ static void cut_up(correlate_job *j) {
   int64_t row_blocks = layer_ceil_div(rows, layer_max(layer_min(fit, rows), 1));
   const int64_t max_row_blocks = layer_max(row_blocks, layer_max(rows / MIN_ROWS, 1));
   const int64_t weights = s->h.kernel * s->w.kernel * s->in * s->out, input = c->in_h * c->in_w * c->in;
-  j->panels = layer_ceil_div(c->out, j->gemm->nr);
+  j->panels = layer_ceil_div(c->out, j->kernels->nr);
   j->panel_blocks = 1;
   if (weights > input && units * row_blocks < wanted)
     j->panel_blocks = layer_min(layer_ceil_div(wanted, units * row_blocks), j->panels);
@@ -123,32 +130,44 @@ static void cut_up(correlate_job *j) {
   j->row_blocks = layer_ceil_div(rows, j->rows_block);
 
   const int64_t block_pixels = j->rows_block * j->count_w, block_floats = reached_rows(j, j->rows_block) * row;
-  int64_t images = layer_ceil_div(MIN_TILES * j->gemm->mr, layer_max(block_pixels, 1));
+  int64_t images = layer_ceil_div(MIN_TILES * j->kernels->mr, layer_max(block_pixels, 1));
   images = layer_min(images, l2 / 3 / layer_max(block_floats, 1));
   images = layer_min(images, units * j->row_blocks * j->panel_blocks / wanted);
   j->images_block = layer_max(layer_min(images, s->images), 1);
 }
 
+/* Pixels of a tile at most: so few that no tap leaves out pixels on both of its sides. */
+static int64_t tile_rows(const correlate_job *j, int64_t stride) {
+  return layer_min(j->kernels->mr, j->c->in_w / stride + 1);
+}
+
 static correlate_job describe(const correlation *c) {
   const conv_shape *s = c->shape;
-  correlate_job j = {.c = c, .gemm = s->kernels->gemm};
+  correlate_job j = {.c = c, .kernels = s->kernels->conv};
   find_reach(&j);
   const int single = c->phases_h * c->phases_w == 1 && (!c->backward || s->h.stride * s->w.stride == 1);
-  const int64_t stride = stride_of(c);
+  const int64_t stride = stride_of(c), l2 = (int64_t)s->host->cpu->l2 / 4, nr = j.kernels->nr;
   j.compact = single && s->h.kernel == 1 && s->w.kernel == 1;
-  j.copy = j.compact || j.c0 < 0 || j.c1 > c->in_w || (aliases(stride * c->x.pixel) && j.count_w > 4);
+  j.copy = aliases(stride * c->x.pixel) && j.count_w > 4;
+  if (!j.compact) { /* columns beside the image are never read */
+    j.c0 = layer_min(layer_max(j.c0, 0), c->in_w - 1);
+    j.c1 = layer_max(layer_min(j.c1, c->in_w), j.c0 + 1);
+  }
   j.pixel = c->in;
   if (aliases((j.compact ? 1 : stride) * j.pixel)) j.pixel += CONV_LINE;
-  j.max_depth = layer_max((int64_t)s->host->cpu->l2 / 10 / j.gemm->nr, 256);
   cut_up(&j);
-  j.pointers = round_up(s->h.kernel * s->w.kernel, CONV_LINE);
+  j.sweep = s->h.kernel * s->w.kernel * c->in * layer_ceil_div(j.panels, j.panel_blocks) * nr <= l2 / 2;
+  const int64_t width = j.copy && j.compact ? j.count_w * j.rows_block : j.count_w;
+  j.group = width / layer_max(layer_ceil_div(width, tile_rows(&j, stride)), 1) <= j.kernels->wide_rows ? 2 : 1;
+  j.max_depth = layer_max(l2 * 4 / 10 / (nr * j.group), 256);
+  j.run_bytes = round_up(s->h.kernel * s->w.kernel * (int64_t)sizeof(lamina_conv_run), CONV_LINE * (int64_t)sizeof(float));
   /* Asked for even when x can be read in place: at plan its strides are not known for certain. */
   j.thread_floats = round_up(j.images_block * reached_rows(&j, j.rows_block) * copy_columns(&j) * j.pixel, CONV_LINE);
   return j;
 }
 
 static int64_t thread_bytes(const correlate_job *j) {
-  return j->pointers * (int64_t)sizeof(float *) + j->thread_floats * (int64_t)sizeof(float);
+  return j->run_bytes + j->thread_floats * (int64_t)sizeof(float);
 }
 
 size_t lamina_conv_correlate_workspace(const correlation *c) {
@@ -193,107 +212,164 @@ static void valid_taps(const conv_axis *axis, int64_t t, int64_t size, int64_t *
   if (*j1 < *j0) *j1 = *j0;
 }
 
-/* Pointers to the first pixel of row t for each entry of the batch; sets the batch's geometry. */
-static void gather(const correlate_task *task, const correlate_chunk *k, int64_t n, int64_t t, int64_t j0, int64_t j1,
-                   lamina_tile *tile) {
-  const conv_window *window = &task->window;
-  const int64_t nr = task->job->gemm->nr, in = task->job->c->in;
-  const int64_t entries = k->collapse ? 1 : k->w.taps;
-  tile->batch = (j1 - j0) * entries;
-  tile->k = k->collapse ? k->w.taps * in : k->in1 - k->in0;
-  tile->b_batch = k->collapse ? tile->k * nr : in * nr;
-  tile->b = k->weights + (j0 * k->w.taps * in + k->in0) * nr;
-  const float **a = task->a;
-  const float *image = window->data + (n - task->n0) * window->image + k->in0;
-  if (task->job->compact) {
-    *a = image + (t - task->t0) * window->row;
-    return;
+/* Rows of a tile m0 .. m0 + rows that tap i of the columns meets inside: *first .. *last. */
+static void inside(const conv_axis *w, int64_t size, int64_t i, int64_t m0, int64_t rows, int64_t *first, int64_t *last) {
+  const int64_t at = w->first + i * w->step;
+  const int64_t from = at < 0 ? (-at + w->stride - 1) / w->stride : 0;
+  const int64_t to = at < size ? (size - at + w->stride - 1) / w->stride : 0;
+  *first = layer_max(from - m0, 0);
+  *last = layer_min(to - m0, rows);
+}
+
+/* The runs of a tile of `rows` pixels from m0, for rows j0 .. j1 of the taps; returns how many. */
+static int64_t list_runs(const correlate_task *task, const correlate_chunk *k, int64_t j0, int64_t j1, int64_t m0,
+                         int64_t rows) {
+  const correlate_job *job = task->job;
+  const int64_t in = job->c->in, nr = job->kernels->nr, taps = k->w.taps;
+  lamina_conv_run *run = task->runs;
+  if (job->copy && job->compact) {
+    *run = (lamina_conv_run){.a = k->in0, .b = k->in0 * nr, .k = k->in1 - k->in0, .last = (int)rows};
+    return j1 > j0;
   }
-  for (int64_t j = j0; j < j1; j++) {
-    const float *row = image + (t * k->h.stride + k->h.first + j * k->h.step - window->r0) * window->row;
-    for (int64_t i = 0; i < entries; i++) *a++ = row + (k->w.first + i * k->w.step - window->c0) * window->pixel;
+  for (int64_t i = 0; i < taps && j0 < j1; i++) {
+    int64_t first, last;
+    inside(&k->w, job->c->in_w, i, m0, rows, &first, &last);
+    if (first >= last) continue;
+    const int64_t b = (j0 * taps + i) * in + k->in0;
+    if (k->collapse && run > task->runs && run[-1].b + run[-1].k * nr == b * nr && run[-1].first == first &&
+        run[-1].last == last) {
+      run[-1].k += in;
+      continue;
+    }
+    *run++ = (lamina_conv_run){.a = j0 * k->h.step * task->window.row + i * k->w.step * task->window.pixel + k->in0,
+                               .b = b * nr,
+                               .k = k->in1 - k->in0,
+                               .first = (int)first,
+                               .last = (int)last};
+  }
+  /* The other rows of taps are like the first. */
+  const int64_t each = run - task->runs;
+  for (int64_t j = 1; j < j1 - j0; j++)
+    for (int64_t i = 0; i < each; i++, run++) {
+      *run = run[-each];
+      run->a += k->h.step * task->window.row;
+      run->b += taps * in * nr;
+    }
+  return run - task->runs;
+}
+
+/* One tile for panels p0 .. p1; `tile` is complete but for what depends on the panel, and at panel p0's channels. */
+static void run_panels(const correlate_task *task, correlate_chunk *k, int64_t p0, int64_t p1, int64_t rows,
+                       const lamina_conv_tile *at, int64_t depth) {
+  const correlate_job *j = task->job;
+  const int64_t nr = j->kernels->nr, vector = j->kernels->vector;
+  lamina_conv_tile tile = *at;
+  for (int64_t p = p0, wide; p < p1; p += 1 + wide) {
+    const int64_t left = j->c->out - p * nr;
+    wide = p + 1 < p1 && rows <= j->kernels->wide_rows && left > 2 * nr - vector;
+    tile.n = (int)layer_min(left, (1 + wide) * nr);
+    tile.b = k->weights + (p - p0) * k->panel_floats;
+    tile.prefetch = k->ahead < k->ahead_end ? k->ahead : NULL;
+    if (tile.prefetch) k->ahead += layer_min(depth * CONV_LINE, k->ahead_end - k->ahead);
+    j->kernels->tile[rows][(tile.n + vector - 1) / vector](&tile);
+    tile.c += (1 + wide) * nr;
+    if (tile.bias) tile.bias += (1 + wide) * nr;
+    if (tile.add) tile.add += (1 + wide) * nr;
   }
 }
 
 /* One row of the grid (or, flattened, `rows` of them): its tiles. */
-static void run_row(const correlate_task *task, const correlate_chunk *k, int64_t n, int64_t t, int64_t rows,
-                    int64_t panel, const float **ahead, const float *ahead_end) {
+static void run_row(const correlate_task *task, correlate_chunk *k, int64_t n, int64_t t, int64_t rows, int64_t p0,
+                    int64_t p1) {
   const correlate_job *j = task->job;
   const correlation *c = j->c;
-  const int64_t nr = j->gemm->nr, channel = task->group * c->out + panel * nr;
+  const conv_window *window = &task->window;
+  const int compact = j->copy && j->compact;
+  const int64_t channel = task->group * c->out + p0 * j->kernels->nr;
   int64_t v0 = 0, v1 = 1;
-  if (!j->compact) valid_taps(&k->h, t, c->in_h, &v0, &v1);
+  if (!compact) valid_taps(&k->h, t, c->in_h, &v0, &v1);
   if (k->w.taps == 0) v1 = v0;
-  const int64_t j0 = layer_max(v0, k->kh0), j1 = layer_min(v1, k->kh1);
+  const int64_t j0 = layer_max(v0, k->kh0), j1 = layer_max(layer_min(v1, k->kh1), j0);
   int first = v0 >= k->kh0 && v0 < k->kh1 && k->in0 == 0, last = v1 - 1 >= k->kh0 && v1 - 1 < k->kh1 && k->in1 == c->in;
   if (v0 >= v1) first = last = k->kh0 == 0 && k->in0 == 0; /* a sum of nothing, once */
   if (j0 >= j1 && !first) return;
 
-  const int64_t step = j->compact ? 1 : k->w.stride;
-  lamina_tile tile = {.a = task->a,
-                      .a_row = step * task->window.pixel,
-                      .a_k = 1,
-                      .b_k = nr,
-                      .c_row = k->w.out_step * c->y.pixel,
-                      .n = (int)layer_min(nr, c->out - panel * nr),
-                      .accumulate = c->accumulate || !first,
-                      .bias = last && c->bias ? c->bias + channel : NULL,
-                      .add_row = k->w.out_step * c->add.pixel,
-                      .lo = last ? c->lo : -INFINITY,
-                      .hi = last ? c->hi : INFINITY};
-  gather(task, k, n, t, j0, layer_max(j0, j1), &tile);
-  const int64_t out_row = k->h.out_first + t * k->h.out_step, width = k->w.count * rows;
-  const int64_t tiles = layer_ceil_div(width, j->gemm->mr);
+  const int64_t step = compact ? 1 : k->w.stride, out_row = k->h.out_first + t * k->h.out_step;
+  lamina_conv_tile tile = {.run = task->runs,
+                           .a_row = step * window->pixel,
+                           .b_panel = k->panel_floats,
+                           .c_row = k->w.out_step * c->y.pixel,
+                           .accumulate = c->accumulate || !first,
+                           .add_row = k->w.out_step * c->add.pixel,
+                           .lo = last ? c->lo : -INFINITY,
+                           .hi = last ? c->hi : INFINITY};
+  const float *a = window->data + (n - task->n0) * window->image;
+  if (compact)
+    a += (t - task->t0) * window->row;
+  else
+    a += (t * k->h.stride + k->h.first - window->r0) * window->row + (k->w.first - window->c0) * window->pixel;
   float *y = c->y.data + n * c->y.image + out_row * c->y.row + k->w.out_first * c->y.pixel + channel;
   const float *add = last && c->add.data ? c->add.data + n * c->add.image + out_row * c->add.row +
                                                k->w.out_first * c->add.pixel + channel
                                          : NULL;
-  int64_t done = 0;
+  const int64_t width = k->w.count * rows, limit = compact ? j->kernels->mr : tile_rows(j, k->w.stride);
+  const int64_t tiles = layer_ceil_div(width, limit);
+  const int64_t reach = k->w.first + (k->w.taps - 1) * k->w.step;
+  int64_t depth = 0, listed = 0; /* rows of the tile without an edge whose runs are listed */
   for (int64_t i = 0; i < tiles; i++) {
-    const int64_t m0 = part(width, tiles, i), m1 = part(width, tiles, i + 1);
-    for (int64_t b = 0; b < tile.batch; b++) task->a[b] += (m0 - done) * tile.a_row;
-    done = m0;
+    const int64_t m0 = part(width, tiles, i), m = part(width, tiles, i + 1) - m0;
+    const int edge = !compact && (m0 * step + k->w.first < 0 || (m0 + m - 1) * step + reach >= c->in_w);
+    if (edge || listed != m) {
+      tile.runs = list_runs(task, k, j0, j1, m0, m);
+      listed = edge ? 0 : m;
+      depth = 0;
+      for (int64_t r = 0; r < tile.runs; r++) depth += task->runs[r].k;
+    }
+    tile.a = a + m0 * tile.a_row;
     tile.c = y + m0 * tile.c_row;
     tile.add = add ? add + m0 * tile.add_row : NULL;
-    tile.prefetch = *ahead && *ahead < ahead_end ? *ahead : NULL;
-    if (tile.prefetch) *ahead += layer_min(tile.batch * tile.k * CONV_LINE, ahead_end - *ahead);
-    j->gemm->tile[m1 - m0](&tile);
+    tile.bias = last && c->bias ? c->bias + channel : NULL;
+    run_panels(task, k, p0, p1, m, &tile, depth);
   }
 }
 
 /* Whether output rows follow each other like the pixels of one row, for y and what is added to it. */
 static int flat(const correlate_job *j) {
   const correlation *c = j->c;
-  return j->compact && c->y.row == j->count_w * c->y.pixel && (!c->add.data || c->add.row == j->count_w * c->add.pixel);
+  return j->copy && j->compact && c->y.row == j->count_w * c->y.pixel &&
+         (!c->add.data || c->add.row == j->count_w * c->add.pixel);
 }
 
-static void run_chunk(const correlate_task *task, const correlate_chunk *k, int64_t panel, const float *ahead,
-                      const float *ahead_end) {
+static void run_chunk(const correlate_task *task, correlate_chunk *k, int64_t p0, int64_t p1) {
   const int64_t t1 = layer_min(task->t1, k->h.count);
   for (int64_t n = task->n0; n < task->n1; n++) {
     if (flat(task->job)) {
-      run_row(task, k, n, task->t0, t1 - task->t0, panel, &ahead, ahead_end);
+      run_row(task, k, n, task->t0, t1 - task->t0, p0, p1);
       continue;
     }
-    for (int64_t t = task->t0; t < t1; t++) run_row(task, k, n, t, 1, panel, &ahead, ahead_end);
+    for (int64_t t = task->t0; t < t1; t++) run_row(task, k, n, t, 1, p0, p1);
   }
 }
 
-/* All chunks of a phase's depth for one panel. */
-static void run_phase(const correlate_task *task, int64_t phase, int64_t panel) {
+/* All chunks of a phase's depth for some panels. */
+static void run_phase(const correlate_task *task, int64_t phase, int64_t p0, int64_t p1) {
   const correlate_job *j = task->job;
   const correlation *c = j->c;
-  const int64_t phase_h = phase / c->phases_w, phase_w = phase % c->phases_w, nr = j->gemm->nr;
+  const int64_t phase_h = phase / c->phases_w, phase_w = phase % c->phases_w, nr = j->kernels->nr;
   correlate_chunk k = {.h = lamina_conv_axis(&c->shape->h, c->backward, phase_h),
                        .w = lamina_conv_axis(&c->shape->w, c->backward, phase_w)};
   if (k.h.count <= 0 || k.w.count <= 0) return;
   const int64_t row_depth = k.w.taps * c->in, depth = k.h.taps * row_depth;
+  k.panel_floats = nr * depth;
   k.weights = c->weights + task->group * lamina_conv_packed_floats(c->shape, c->in, c->out) +
-              lamina_conv_phase_offset(c, phase_h, phase_w) + panel * nr * depth;
-  const int64_t row_chunks = layer_min(layer_max(layer_ceil_div(depth, j->max_depth), 1), layer_max(k.h.taps, 1));
-  const int64_t in_chunks = row_depth > j->max_depth ? layer_min(layer_ceil_div(row_depth, j->max_depth), c->in) : 1;
+              lamina_conv_phase_offset(c, phase_h, phase_w) + p0 * k.panel_floats;
+  int64_t row_chunks = 1, in_chunks = 1;
+  if (!j->sweep) {
+    row_chunks = layer_min(layer_max(layer_ceil_div(depth, j->max_depth), 1), layer_max(k.h.taps, 1));
+    if (row_depth > j->max_depth) in_chunks = layer_min(layer_ceil_div(row_depth, j->max_depth), c->in);
+  }
   k.collapse = in_chunks == 1 && k.w.step == 1 && task->window.pixel == c->in;
-  const float *end = panel + 1 < task->panel1 ? k.weights + 2 * nr * depth : k.weights + nr * depth;
+  const float *end = k.weights + (p1 < task->panel1 ? 2 : 1) * (p1 - p0) * k.panel_floats;
   for (int64_t i = 0; i < row_chunks; i++) {
     k.kh0 = part(k.h.taps, row_chunks, i);
     k.kh1 = part(k.h.taps, row_chunks, i + 1);
@@ -301,8 +377,11 @@ static void run_phase(const correlate_task *task, int64_t phase, int64_t panel) 
       k.in0 = part(c->in, in_chunks, channel);
       k.in1 = part(c->in, in_chunks, channel + 1);
       /* What the next chunk reads, or the next panel's first. */
-      const float *ahead = k.weights + (in_chunks == 1 ? k.kh1 : k.kh0 + (channel + 1 == in_chunks)) * row_depth * nr;
-      run_chunk(task, &k, panel, ahead, layer_min(end - ahead, (k.kh1 - k.kh0) * row_depth * nr) + ahead);
+      if (!j->sweep) {
+        k.ahead = k.weights + (in_chunks == 1 ? k.kh1 : k.kh0 + (channel + 1 == in_chunks)) * row_depth * nr;
+        k.ahead_end = layer_min(end - k.ahead, (k.kh1 - k.kh0) * row_depth * nr) + k.ahead;
+      }
+      run_chunk(task, &k, p0, p1);
     }
   }
 }
@@ -312,7 +391,7 @@ static void run_task(void *arg, int64_t index, int thread) {
   const correlation *c = j->c;
   const int64_t image_blocks = layer_ceil_div(c->shape->images, j->images_block);
   char *memory = j->workspace + thread * thread_bytes(j);
-  correlate_task task = {.job = j, .a = (const float **)(void *)memory};
+  correlate_task task = {.job = j, .runs = (lamina_conv_run *)(void *)memory};
   const int64_t panel_block = index % j->panel_blocks;
   index /= j->panel_blocks;
   task.t0 = index % j->row_blocks * j->rows_block;
@@ -323,9 +402,11 @@ static void run_task(void *arg, int64_t index, int thread) {
   task.group = index / image_blocks;
   task.panel0 = part(j->panels, j->panel_blocks, panel_block);
   task.panel1 = part(j->panels, j->panel_blocks, panel_block + 1);
-  task.window = open_window(&task, (float *)(void *)(memory + j->pointers * (int64_t)sizeof(float *)));
-  for (int64_t panel = task.panel0; panel < task.panel1; panel++)
-    for (int64_t phase = 0; phase < c->phases_h * c->phases_w; phase++) run_phase(&task, phase, panel);
+  task.window = open_window(&task, (float *)(void *)(memory + j->run_bytes));
+  const int64_t step = j->sweep ? task.panel1 - task.panel0 : j->group;
+  for (int64_t panel = task.panel0; panel < task.panel1; panel += step)
+    for (int64_t phase = 0; phase < c->phases_h * c->phases_w; phase++)
+      run_phase(&task, phase, panel, layer_min(panel + step, task.panel1));
 }
 
 void lamina_conv_correlate(const correlation *c) {

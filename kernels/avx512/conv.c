@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Convolution tiles of 14 x 32, as those of the GEMM, and of up to 6 x 64 for images of few columns: 24 accumulators, 4
+ * vectors of weights and a broadcast pixel.
+ */
+#include "avx512.h"
+#include "vec.h"
+
+#define CONV_ROWS 14
+#define CONV_VECTORS 2
+#define CONV_WIDE_ROWS 6
+
+static inline vf tile_fma(const float *a, vf b, vf c) { return vf_fma(vf_set1(*a), b, c); }
+
+#include "shared/conv_tiles.h"
+
+const lamina_conv_kernels lamina_avx512_conv = {.mr = CONV_ROWS,
+                                               .nr = CONV_VECTORS * VF_LEN,
+                                               .vector = VF_LEN,
+                                               .wide_rows = CONV_WIDE_ROWS,
+                                               .tile = conv_tiles};
