@@ -14,28 +14,46 @@
 
 #define TILE_BASES ((TILE_ROWS + 4) / 5)
 
-/* One row's FMAs; rows that the tile does not have vanish. */
-#define TILE_ROW(m)                                                                                                 \
-  if ((m) < TILE_ROWS) {                                                                                            \
-    enum { row_ = (m) < TILE_ROWS ? (m) : 0 };                                                                      \
-    const float *am_ = a[row_ / 5] + (row_ % 5 == 3 ? row3 : row_ % 5 * row);                                       \
-    _Pragma("GCC unroll 16") for (int v = 0; v < TILE_VECTORS; v++) acc[row_][v] = tile_fma(am_, bv[v], acc[row_][v]); \
+/* A step in depth for one row; rows that the tile does not have vanish. */
+#define TILE_ROW(m)                                                                              \
+  if ((m) < TILE_ROWS) {                                                                         \
+    const float *am = a[(m) / 5] + ((m) % 5 == 3 ? row3 : (m) % 5 * row);                        \
+    _Pragma("GCC unroll 16") for (int v = 0; v < TILE_VECTORS; v++) acc[(m) < TILE_ROWS ? (m) : 0][v] = \
+        tile_fma(am, bv[v], acc[(m) < TILE_ROWS ? (m) : 0][v]);                                  \
   }
-#define TILE_CASE(m)   \
-  case (m):            \
-    TILE_ROW(m)        \
+#define TILE_CASE(m) \
+  case (m):          \
+    TILE_ROW(m)      \
     __attribute__((fallthrough));
 
-#define TILE_STEP_BEGIN                       \
-  vf bv[TILE_VECTORS];                        \
+#define TILE_LOAD                                                         \
+  vf bv[TILE_VECTORS];                                                    \
   _Pragma("GCC unroll 16") for (int v = 0; v < TILE_VECTORS; v++) bv[v] = \
       vf_load((v < CONV_VECTORS ? b : b2) + v % CONV_VECTORS * VF_LEN);
-#define TILE_STEP_END                                                      \
-  vf_prefetch_l2(prefetch);                                                \
-  prefetch += prefetch_step;                                               \
-  b += CONV_VECTORS * VF_LEN;                                              \
-  if (TILE_VECTORS > CONV_VECTORS) b2 += CONV_VECTORS * VF_LEN;            \
+#define TILE_ADVANCE                                            \
+  vf_prefetch_l2(prefetch);                                     \
+  prefetch += prefetch_step;                                    \
+  b += CONV_VECTORS * VF_LEN;                                   \
+  if (TILE_VECTORS > CONV_VECTORS) b2 += CONV_VECTORS * VF_LEN; \
   _Pragma("GCC unroll 16") for (int s = 0; s < TILE_BASES; s++) a[s] += 1;
+
+#define TILE_LOOP(from, to)                                         \
+  for (; p > 0; p--) {                                              \
+    TILE_LOAD                                                       \
+    _Pragma("GCC unroll 16") for (int m = (from); m < (to); m++) TILE_ROW(m) \
+    TILE_ADVANCE                                                    \
+  }
+#define TILE_LOOP_JUMP(row, cases)     \
+  for (int to = (row); p > 0; p--) {   \
+    TILE_LOAD                          \
+    __asm__("" : "+r"(to));            \
+    switch (to) {                      \
+      cases                            \
+    case 15: break; /* no row */       \
+    default: __builtin_unreachable();  \
+    }                                  \
+    TILE_ADVANCE                       \
+  }
 
 static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS)(const lamina_conv_tile *t) {
   vf acc[TILE_ROWS][TILE_VECTORS];
@@ -61,39 +79,29 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS)(const l
 #pragma GCC unroll 16
     for (int s = 1; s < TILE_BASES; s++) a[s] = (const float *)tile_hidden(a[s - 1] + row3) + 2 * row;
     int64_t p = run->k;
-    if (run->first > 0) {
-      int first = run->first;
-      for (; p > 0; p--) {
-        TILE_STEP_BEGIN
-        __asm__("" : "+r"(first));
-        switch (first) {
-          TILE_CASE(1) TILE_CASE(2) TILE_CASE(3) TILE_CASE(4) TILE_CASE(5) TILE_CASE(6) TILE_CASE(7) TILE_CASE(8)
-          TILE_CASE(9) TILE_CASE(10) TILE_CASE(11) TILE_CASE(12) TILE_CASE(13) TILE_CASE(14)
-        case 15: break; /* no row */
-        default: __builtin_unreachable();
-        }
-        TILE_STEP_END
+    const int first = run->first, last = run->last;
+    if (first == 0 && last == TILE_ROWS) {
+      TILE_LOOP(0, TILE_ROWS)
+    } else if (first > 0) {
+      if (first == 1) {
+        TILE_LOOP(1, TILE_ROWS)
+      } else if (first == 2) {
+        TILE_LOOP(2, TILE_ROWS)
+      } else if (first == 3) {
+        TILE_LOOP(3, TILE_ROWS)
+      } else {
+        TILE_LOOP_JUMP(first, TILE_CASE(4) TILE_CASE(5) TILE_CASE(6) TILE_CASE(7) TILE_CASE(8) TILE_CASE(9)
+                       TILE_CASE(10) TILE_CASE(11) TILE_CASE(12) TILE_CASE(13))
       }
-    } else if (run->last < TILE_ROWS) {
-      int last = run->last;
-      for (; p > 0; p--) {
-        TILE_STEP_BEGIN
-        __asm__("" : "+r"(last));
-        switch (last - 1) {
-          TILE_CASE(14) TILE_CASE(13) TILE_CASE(12) TILE_CASE(11) TILE_CASE(10) TILE_CASE(9) TILE_CASE(8) TILE_CASE(7)
-          TILE_CASE(6) TILE_CASE(5) TILE_CASE(4) TILE_CASE(3) TILE_CASE(2) TILE_CASE(1) TILE_CASE(0)
-        case 15: break; /* no row */
-        default: __builtin_unreachable();
-        }
-        TILE_STEP_END
-      }
+    } else if (last == TILE_ROWS - 1) {
+      TILE_LOOP(0, TILE_ROWS - 1)
+    } else if (last == TILE_ROWS - 2) {
+      TILE_LOOP(0, TILE_ROWS - 2)
+    } else if (last == TILE_ROWS - 3) {
+      TILE_LOOP(0, TILE_ROWS - 3)
     } else {
-      for (; p > 0; p--) {
-        TILE_STEP_BEGIN
-        TILE_ROW(0) TILE_ROW(1) TILE_ROW(2) TILE_ROW(3) TILE_ROW(4) TILE_ROW(5) TILE_ROW(6) TILE_ROW(7)
-        TILE_ROW(8) TILE_ROW(9) TILE_ROW(10) TILE_ROW(11) TILE_ROW(12) TILE_ROW(13) TILE_ROW(14) TILE_ROW(15)
-        TILE_STEP_END
-      }
+      TILE_LOOP_JUMP(last - 1, TILE_CASE(9) TILE_CASE(8) TILE_CASE(7) TILE_CASE(6) TILE_CASE(5) TILE_CASE(4)
+                     TILE_CASE(3) TILE_CASE(2) TILE_CASE(1) TILE_CASE(0))
     }
   }
 
@@ -144,5 +152,7 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS)(const l
 #undef TILE_BASES
 #undef TILE_ROW
 #undef TILE_CASE
-#undef TILE_STEP_BEGIN
-#undef TILE_STEP_END
+#undef TILE_LOAD
+#undef TILE_ADVANCE
+#undef TILE_LOOP
+#undef TILE_LOOP_JUMP
