@@ -62,6 +62,12 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS)(const l
 #pragma GCC unroll 16
     for (int v = 0; v < TILE_VECTORS; v++) acc[m][v] = vf_zero();
 
+  /* The stores at the end would wait for their lines one after the other. */
+  const float *line = t->c;
+#pragma GCC unroll 16
+  for (int m = 0; m < TILE_ROWS; m++, line = tile_hidden(line + t->c_row))
+#pragma GCC unroll 16
+    for (int v = 0; v < TILE_VECTORS; v++) vf_prefetch_l1(line + v * VF_LEN);
   const ptrdiff_t row = t->a_row;
   ptrdiff_t row3 = 3 * row;
   __asm__("" : "+r"(row3));
@@ -115,11 +121,11 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS)(const l
     return;
   }
   if (t->accumulate) {
+    const float *c = t->c;
 #pragma GCC unroll 16
-    for (int m = 0; m < TILE_ROWS; m++)
+    for (int m = 0; m < TILE_ROWS; m++, c = tile_hidden(c + t->c_row))
 #pragma GCC unroll 16
-      for (int v = 0; v < TILE_VECTORS; v++)
-        acc[m][v] = vf_add(acc[m][v], vf_load(t->c + m * t->c_row + v * VF_LEN));
+      for (int v = 0; v < TILE_VECTORS; v++) acc[m][v] = vf_add(acc[m][v], vf_load(c + v * VF_LEN));
   }
   if (t->bias) {
 #pragma GCC unroll 16
@@ -130,11 +136,11 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS)(const l
     }
   }
   if (t->add) {
+    const float *add = t->add;
 #pragma GCC unroll 16
-    for (int m = 0; m < TILE_ROWS; m++)
+    for (int m = 0; m < TILE_ROWS; m++, add = tile_hidden(add + t->add_row))
 #pragma GCC unroll 16
-      for (int v = 0; v < TILE_VECTORS; v++)
-        acc[m][v] = vf_add(acc[m][v], vf_load(t->add + m * t->add_row + v * VF_LEN));
+      for (int v = 0; v < TILE_VECTORS; v++) acc[m][v] = vf_add(acc[m][v], vf_load(add + v * VF_LEN));
   }
   if (t->lo > -INFINITY || t->hi < INFINITY) {
     const vf lo = vf_set1(t->lo), hi = vf_set1(t->hi);
@@ -143,10 +149,12 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS)(const l
 #pragma GCC unroll 16
       for (int v = 0; v < TILE_VECTORS; v++) acc[m][v] = vf_min(hi, vf_max(lo, acc[m][v]));
   }
+  float *c = t->c;
+  const ptrdiff_t c_row = t->c_row; /* the stores might change it for all that the compiler knows */
 #pragma GCC unroll 16
-  for (int m = 0; m < TILE_ROWS; m++)
+  for (int m = 0; m < TILE_ROWS; m++, c = tile_hidden(c + c_row))
 #pragma GCC unroll 16
-    for (int v = 0; v < TILE_VECTORS; v++) vf_store(t->c + m * t->c_row + v * VF_LEN, acc[m][v]);
+    for (int v = 0; v < TILE_VECTORS; v++) vf_store(c + v * VF_LEN, acc[m][v]);
 }
 
 #undef TILE_BASES

@@ -21,10 +21,11 @@
 #define TILE_ROWS_PASTE(rows) conv_tiles_##rows
 #define TILE_ROWS_NAME(rows) TILE_ROWS_PASTE(rows)
 
-/* The same pointer, of which the compiler no longer knows where it came from: it cannot derive it anew in the loop. */
-static inline const void *tile_hidden(const void *p) {
+/* The same pointer, of which the compiler no longer knows where it came from: it neither derives it anew
+   in a loop nor keeps many such for later. */
+static inline void *tile_hidden(const void *p) {
   __asm__("" : "+r"(p));
-  return p;
+  return (void *)(uintptr_t)p;
 }
 
 /* The epilogue of a tile with n < vectors * VF_LEN: `sum` is rows x vectors, dense. */

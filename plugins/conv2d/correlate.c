@@ -41,6 +41,7 @@ typedef struct correlate_job {
   int sweep;         /* all panels of the task for each tile */
   int64_t group;     /* otherwise: panels that are walked together */
   int64_t max_depth; /* of a chunk */
+  int panel_vectors; /* vectors of a panel */
   int64_t run_bytes, thread_floats;
   char *workspace;
 } correlate_job;
@@ -156,6 +157,7 @@ static correlate_job describe(const correlation *c) {
   j.pixel = c->in;
   if (aliases((j.compact ? 1 : stride) * j.pixel)) j.pixel += CONV_LINE;
   cut_up(&j);
+  j.panel_vectors = j.kernels->nr / j.kernels->vector;
   j.sweep = s->h.kernel * s->w.kernel * c->in * layer_ceil_div(j.panels, j.panel_blocks) * nr <= l2 / 2;
   const int64_t width = j.copy && j.compact ? j.count_w * j.rows_block : j.count_w;
   j.group = width / layer_max(layer_ceil_div(width, tile_rows(&j, stride)), 1) <= j.kernels->wide_rows ? 2 : 1;
@@ -259,22 +261,26 @@ static int64_t list_runs(const correlate_task *task, const correlate_chunk *k, i
 }
 
 /* One tile for panels p0 .. p1; `tile` is complete but for what depends on the panel, and at panel p0's channels. */
-static void run_panels(const correlate_task *task, correlate_chunk *k, int64_t p0, int64_t p1, int64_t rows,
-                       const lamina_conv_tile *at, int64_t depth) {
-  const correlate_job *j = task->job;
+static void run_panels(const correlate_job *j, correlate_chunk *k, int64_t p0, int64_t p1, int64_t rows, int64_t depth,
+                       lamina_conv_tile *tile) {
   const int64_t nr = j->kernels->nr, vector = j->kernels->vector;
-  lamina_conv_tile tile = *at;
-  for (int64_t p = p0, wide; p < p1; p += 1 + wide) {
-    const int64_t left = j->c->out - p * nr;
-    wide = p + 1 < p1 && rows <= j->kernels->wide_rows && left > 2 * nr - vector;
-    tile.n = (int)layer_min(left, (1 + wide) * nr);
-    tile.b = k->weights + (p - p0) * k->panel_floats;
-    tile.prefetch = k->ahead < k->ahead_end ? k->ahead : NULL;
-    if (tile.prefetch) k->ahead += layer_min(depth * CONV_LINE, k->ahead_end - k->ahead);
-    j->kernels->tile[rows][(tile.n + vector - 1) / vector](&tile);
-    tile.c += (1 + wide) * nr;
-    if (tile.bias) tile.bias += (1 + wide) * nr;
-    if (tile.add) tile.add += (1 + wide) * nr;
+  void (*const *const by_vectors)(const lamina_conv_tile *) = j->kernels->tile[rows];
+  tile->b = k->weights;
+  for (int64_t left = j->c->out - p0 * nr, p = p0; p < p1;) {
+    const int64_t panels = rows <= j->kernels->wide_rows && p + 1 < p1 && left > 2 * nr - vector ? 2 : 1;
+    const int64_t columns = panels * nr;
+    tile->n = (int)layer_min(left, columns);
+    tile->prefetch = k->ahead < k->ahead_end ? k->ahead : NULL;
+    if (tile->prefetch) k->ahead += layer_min(depth * CONV_LINE, k->ahead_end - k->ahead);
+    int vectors = (int)panels * j->panel_vectors;
+    while ((vectors - 1) * vector >= tile->n) vectors--;
+    by_vectors[vectors](tile);
+    p += panels;
+    left -= columns;
+    tile->b += panels * k->panel_floats;
+    tile->c += columns;
+    if (tile->bias) tile->bias += columns;
+    if (tile->add) tile->add += columns;
   }
 }
 
@@ -329,7 +335,7 @@ static void run_row(const correlate_task *task, correlate_chunk *k, int64_t n, i
     tile.c = y + m0 * tile.c_row;
     tile.add = add ? add + m0 * tile.add_row : NULL;
     tile.bias = last && c->bias ? c->bias + channel : NULL;
-    run_panels(task, k, p0, p1, m, &tile, depth);
+    run_panels(j, k, p0, p1, m, depth, &tile);
   }
 }
 
