@@ -86,6 +86,7 @@ typedef struct lamina_conv_kernels {
   int mr, nr;     /* rows at most; columns of a panel of weights, those of the gemm group */
   int vector;     /* columns of a vector */
   int wide_rows;  /* rows up to which a tile covers two panels; 0: none does */
+  int short_rows; /* rows up to which the stores of a tile overlap with the next tile's sums: best where sums are short */
   /* tile[m][v]: m rows and v vectors; v is at most nr / vector, or, for m <= wide_rows, twice that exactly. Depth is summed
      in one chain for each accumulator, from zero. */
   void (*const *const *tile)(const lamina_conv_tile *tile);

@@ -18,4 +18,5 @@ const lamina_conv_kernels lamina_neon_conv = {.mr = CONV_ROWS,
                                                .nr = CONV_VECTORS * VF_LEN,
                                                .vector = VF_LEN,
                                                .wide_rows = CONV_WIDE_ROWS,
+                                               .short_rows = CONV_ROWS,
                                                .tile = conv_tiles};

@@ -46,11 +46,20 @@ typedef struct correlate_job {
   char *workspace;
 } correlate_job;
 
+/* The runs of a tile, kept for the tiles below it, whose are the same but for where they begin. */
+typedef struct run_list {
+  lamina_conv_run *runs;
+  int64_t j0, j1, m0, rows; /* what they are for: rows of taps, pixels */
+  int64_t count, depth;
+} run_list;
+
+enum { INNER, LEFT, RIGHT, LISTS };
+
 /* What one task works on. */
 typedef struct correlate_task {
   const correlate_job *job;
   conv_window window;
-  lamina_conv_run *runs;
+  run_list lists[LISTS];
   int64_t group, n0, n1, t0, t1, panel0, panel1;
 } correlate_task;
 
@@ -62,6 +71,8 @@ typedef struct correlate_chunk {
   int64_t panel_floats;
   int collapse;
   const float *ahead, *ahead_end; /* weights that come next */
+  const float *x_ahead;
+  int64_t tiles, tile_rows, larger; /* of a row: how many, of how many pixels, and how many of one more */
 } correlate_chunk;
 
 static void find_reach(correlate_job *j) {
@@ -137,10 +148,22 @@ static void cut_up(correlate_job *j) {
   j->images_block = layer_max(layer_min(images, s->images), 1);
 }
 
-/* Pixels of a tile at most: so few that no tap leaves out pixels on both of its sides. */
-static int64_t tile_rows(const correlate_job *j, int64_t stride) {
-  return layer_min(j->kernels->mr, j->c->in_w / stride + 1);
+/*
+ * Tiles of at most `limit` pixels that a row of `width` is spread over, for sums of `depth` products. A tile has so few pixels that no tap
+ * leaves out some on both of its sides. Fewer, larger tiles read each weight less often; smaller ones overlap their ends
+ * with the next tile's sums, which counts where sums are short. In FMAs: a row of weights costs about a tenth, the end of
+ * a large tile about a hundred, that of a small one a quarter of it.
+ */
+static int64_t count_tiles(const correlate_job *j, int64_t width, int64_t limit, int64_t depth) {
+  const int64_t large = layer_min(j->kernels->mr, limit), small = layer_min(j->kernels->short_rows, limit);
+  const int64_t fewer = layer_ceil_div(width, large), more = layer_ceil_div(width, small);
+  const int64_t step = (depth * j->panel_vectors + 9) / 10;
+  const int end = layer_ceil_div(width, fewer) > small ? 100 : 25;
+  return fewer * (step + end) <= more * (step + 25) ? fewer : more;
 }
+
+/* The most pixels of a tile in which no tap has a first and a last pixel to leave out. */
+static int64_t one_sided(const correlate_job *j, int64_t stride) { return j->c->in_w / stride + 1; }
 
 static correlate_job describe(const correlation *c) {
   const conv_shape *s = c->shape;
@@ -160,7 +183,8 @@ static correlate_job describe(const correlation *c) {
   j.panel_vectors = j.kernels->nr / j.kernels->vector;
   j.sweep = s->h.kernel * s->w.kernel * c->in * layer_ceil_div(j.panels, j.panel_blocks) * nr <= l2 / 2;
   const int64_t width = j.copy && j.compact ? j.count_w * j.rows_block : j.count_w;
-  j.group = width / layer_max(layer_ceil_div(width, tile_rows(&j, stride)), 1) <= j.kernels->wide_rows ? 2 : 1;
+  const int64_t rows = layer_min(j.kernels->mr, j.copy && j.compact ? width : one_sided(&j, stride));
+  j.group = width / layer_max(layer_ceil_div(width, rows), 1) <= j.kernels->wide_rows ? 2 : 1;
   j.max_depth = layer_max(l2 * 4 / 10 / (nr * j.group), 256);
   j.run_bytes = round_up(s->h.kernel * s->w.kernel * (int64_t)sizeof(lamina_conv_run), CONV_LINE * (int64_t)sizeof(float));
   /* Asked for even when x can be read in place: at plan its strides are not known for certain. */
@@ -169,7 +193,7 @@ static correlate_job describe(const correlation *c) {
 }
 
 static int64_t thread_bytes(const correlate_job *j) {
-  return j->run_bytes + j->thread_floats * (int64_t)sizeof(float);
+  return LISTS * j->run_bytes + j->thread_floats * (int64_t)sizeof(float);
 }
 
 size_t lamina_conv_correlate_workspace(const correlation *c) {
@@ -223,41 +247,57 @@ static void inside(const conv_axis *w, int64_t size, int64_t i, int64_t m0, int6
   *last = layer_min(to - m0, rows);
 }
 
-/* The runs of a tile of `rows` pixels from m0, for rows j0 .. j1 of the taps; returns how many. */
-static int64_t list_runs(const correlate_task *task, const correlate_chunk *k, int64_t j0, int64_t j1, int64_t m0,
-                         int64_t rows) {
+/* Fills in the list for its rows of taps and its pixels. */
+static void list_runs(const correlate_task *task, const correlate_chunk *k, run_list *list) {
   const correlate_job *job = task->job;
   const int64_t in = job->c->in, nr = job->kernels->nr, taps = k->w.taps;
-  lamina_conv_run *run = task->runs;
-  if (job->copy && job->compact) {
-    *run = (lamina_conv_run){.a = k->in0, .b = k->in0 * nr, .k = k->in1 - k->in0, .last = (int)rows};
-    return j1 > j0;
-  }
-  for (int64_t i = 0; i < taps && j0 < j1; i++) {
+  lamina_conv_run *run = list->runs;
+  for (int64_t i = 0; i < taps && list->j0 < list->j1; i++) {
     int64_t first, last;
-    inside(&k->w, job->c->in_w, i, m0, rows, &first, &last);
+    inside(&k->w, job->c->in_w, i, list->m0, list->rows, &first, &last);
     if (first >= last) continue;
-    const int64_t b = (j0 * taps + i) * in + k->in0;
-    if (k->collapse && run > task->runs && run[-1].b + run[-1].k * nr == b * nr && run[-1].first == first &&
+    const int64_t b = (list->j0 * taps + i) * in + k->in0;
+    if (k->collapse && run > list->runs && run[-1].b + run[-1].k * nr == b * nr && run[-1].first == first &&
         run[-1].last == last) {
       run[-1].k += in;
       continue;
     }
-    *run++ = (lamina_conv_run){.a = j0 * k->h.step * task->window.row + i * k->w.step * task->window.pixel + k->in0,
+    *run++ = (lamina_conv_run){.a = list->j0 * k->h.step * task->window.row + i * k->w.step * task->window.pixel + k->in0,
                                .b = b * nr,
                                .k = k->in1 - k->in0,
                                .first = (int)first,
                                .last = (int)last};
   }
   /* The other rows of taps are like the first. */
-  const int64_t each = run - task->runs;
-  for (int64_t j = 1; j < j1 - j0; j++)
+  const int64_t each = run - list->runs;
+  for (int64_t j = 1; j < list->j1 - list->j0; j++)
     for (int64_t i = 0; i < each; i++, run++) {
       *run = run[-each];
       run->a += k->h.step * task->window.row;
       run->b += taps * in * nr;
     }
-  return run - task->runs;
+  list->count = run - list->runs;
+}
+
+/* The list of a tile of `rows` pixels from m0, for rows j0 .. j1 of the taps. */
+static const run_list *runs_of(correlate_task *task, const correlate_chunk *k, int64_t j0, int64_t j1, int64_t m0,
+                               int64_t rows) {
+  const correlate_job *job = task->job;
+  const int compact = job->copy && job->compact;
+  const int64_t at = m0 * k->w.stride + k->w.first, reach = (rows - 1) * k->w.stride + (k->w.taps - 1) * k->w.step;
+  const int place = compact ? INNER : at < 0 ? LEFT : at + reach >= job->c->in_w ? RIGHT : INNER;
+  run_list *list = &task->lists[place];
+  if (list->j0 == j0 && list->j1 == j1 && list->rows == rows && (place == INNER || list->m0 == m0)) return list;
+  *list = (run_list){.runs = list->runs, .j0 = j0, .j1 = j1, .m0 = m0, .rows = rows};
+  if (compact) {
+    list->runs[0] = (lamina_conv_run){
+        .a = k->in0, .b = k->in0 * job->kernels->nr, .k = k->in1 - k->in0, .last = (int)rows};
+    list->count = 1;
+  } else {
+    list_runs(task, k, list);
+  }
+  for (int64_t r = 0; r < list->count; r++) list->depth += list->runs[r].k;
+  return list;
 }
 
 /* One tile for panels p0 .. p1; `tile` is complete but for what depends on the panel, and at panel p0's channels. */
@@ -266,17 +306,30 @@ static void run_panels(const correlate_job *j, correlate_chunk *k, int64_t p0, i
   const int64_t nr = j->kernels->nr, vector = j->kernels->vector;
   void (*const *const by_vectors)(const lamina_conv_tile *) = j->kernels->tile[rows];
   tile->b = k->weights;
+  const float *end = NULL;
+  if (j->sweep) {
+    tile->prefetch = tile->c + rows * tile->c_row;
+    end = tile->prefetch + rows * tile->c_row;
+    if (depth * CONV_LINE > rows * tile->c_row) {
+      tile->prefetch = k->x_ahead;
+      end = tile->prefetch + 1;
+    }
+  }
   for (int64_t left = j->c->out - p0 * nr, p = p0; p < p1;) {
     const int64_t panels = rows <= j->kernels->wide_rows && p + 1 < p1 && left > 2 * nr - vector ? 2 : 1;
     const int64_t columns = panels * nr;
     tile->n = (int)layer_min(left, columns);
-    tile->prefetch = k->ahead < k->ahead_end ? k->ahead : NULL;
-    if (tile->prefetch) k->ahead += layer_min(depth * CONV_LINE, k->ahead_end - k->ahead);
+    if (!j->sweep) tile->prefetch = k->ahead < k->ahead_end ? k->ahead : NULL;
+    if (tile->prefetch && !j->sweep) k->ahead += layer_min(depth * CONV_LINE, k->ahead_end - k->ahead);
     int vectors = (int)panels * j->panel_vectors;
     while ((vectors - 1) * vector >= tile->n) vectors--;
     by_vectors[vectors](tile);
     p += panels;
     left -= columns;
+    if (tile->prefetch && j->sweep) {
+      tile->prefetch += depth * CONV_LINE;
+      if (tile->prefetch >= end) tile->prefetch = NULL;
+    }
     tile->b += panels * k->panel_floats;
     tile->c += columns;
     if (tile->bias) tile->bias += columns;
@@ -284,9 +337,8 @@ static void run_panels(const correlate_job *j, correlate_chunk *k, int64_t p0, i
   }
 }
 
-/* One row of the grid (or, flattened, `rows` of them): its tiles. */
-static void run_row(const correlate_task *task, correlate_chunk *k, int64_t n, int64_t t, int64_t rows, int64_t p0,
-                    int64_t p1) {
+/* One row of the grid (or, flattened, all of the task's): its tiles. */
+static void run_row(correlate_task *task, correlate_chunk *k, int64_t n, int64_t t, int64_t p0, int64_t p1) {
   const correlate_job *j = task->job;
   const correlation *c = j->c;
   const conv_window *window = &task->window;
@@ -301,8 +353,7 @@ static void run_row(const correlate_task *task, correlate_chunk *k, int64_t n, i
   if (j0 >= j1 && !first) return;
 
   const int64_t step = compact ? 1 : k->w.stride, out_row = k->h.out_first + t * k->h.out_step;
-  lamina_conv_tile tile = {.run = task->runs,
-                           .a_row = step * window->pixel,
+  lamina_conv_tile tile = {.a_row = step * window->pixel,
                            .b_panel = k->panel_floats,
                            .c_row = k->w.out_step * c->y.pixel,
                            .accumulate = c->accumulate || !first,
@@ -318,24 +369,18 @@ static void run_row(const correlate_task *task, correlate_chunk *k, int64_t n, i
   const float *add = last && c->add.data ? c->add.data + n * c->add.image + out_row * c->add.row +
                                                k->w.out_first * c->add.pixel + channel
                                          : NULL;
-  const int64_t width = k->w.count * rows, limit = compact ? j->kernels->mr : tile_rows(j, k->w.stride);
-  const int64_t tiles = layer_ceil_div(width, limit);
-  const int64_t reach = k->w.first + (k->w.taps - 1) * k->w.step;
-  int64_t depth = 0, listed = 0; /* rows of the tile without an edge whose runs are listed */
-  for (int64_t i = 0; i < tiles; i++) {
-    const int64_t m0 = part(width, tiles, i), m = part(width, tiles, i + 1) - m0;
-    const int edge = !compact && (m0 * step + k->w.first < 0 || (m0 + m - 1) * step + reach >= c->in_w);
-    if (edge || listed != m) {
-      tile.runs = list_runs(task, k, j0, j1, m0, m);
-      listed = edge ? 0 : m;
-      depth = 0;
-      for (int64_t r = 0; r < tile.runs; r++) depth += task->runs[r].k;
-    }
+  const int64_t below = ((k->h.taps - 1) * k->h.step + k->h.stride) * window->row;
+  for (int64_t i = 0, m0 = 0, m; i < k->tiles; i++, m0 += m) {
+    m = k->tile_rows + (i < k->larger);
+    const run_list *list = runs_of(task, k, j0, j1, m0, m);
+    tile.runs = list->count;
+    tile.run = list->runs;
     tile.a = a + m0 * tile.a_row;
     tile.c = y + m0 * tile.c_row;
     tile.add = add ? add + m0 * tile.add_row : NULL;
     tile.bias = last && c->bias ? c->bias + channel : NULL;
-    run_panels(j, k, p0, p1, m, depth, &tile);
+    k->x_ahead = tile.a + below;
+    run_panels(j, k, p0, p1, m, list->depth, &tile);
   }
 }
 
@@ -346,19 +391,22 @@ static int flat(const correlate_job *j) {
          (!c->add.data || c->add.row == j->count_w * c->add.pixel);
 }
 
-static void run_chunk(const correlate_task *task, correlate_chunk *k, int64_t p0, int64_t p1) {
-  const int64_t t1 = layer_min(task->t1, k->h.count);
-  for (int64_t n = task->n0; n < task->n1; n++) {
-    if (flat(task->job)) {
-      run_row(task, k, n, task->t0, t1 - task->t0, p0, p1);
-      continue;
-    }
-    for (int64_t t = task->t0; t < t1; t++) run_row(task, k, n, t, 1, p0, p1);
-  }
+static void run_chunk(correlate_task *task, correlate_chunk *k, int64_t p0, int64_t p1) {
+  const correlate_job *j = task->job;
+  const int compact = j->copy && j->compact, all = flat(j);
+  const int64_t t1 = layer_min(task->t1, k->h.count), width = k->w.count * (all ? t1 - task->t0 : 1);
+  const int64_t depth = (k->kh1 - k->kh0) * k->w.taps * (k->in1 - k->in0);
+  if (width <= 0) return;
+  k->tiles = count_tiles(j, width, compact ? width : one_sided(j, k->w.stride), depth);
+  k->tile_rows = width / k->tiles;
+  k->larger = width % k->tiles;
+  for (int i = 0; i < LISTS; i++) task->lists[i].rows = 0;
+  for (int64_t n = task->n0; n < task->n1; n++)
+    for (int64_t t = task->t0; t < (all ? task->t0 + 1 : t1); t++) run_row(task, k, n, t, p0, p1);
 }
 
 /* All chunks of a phase's depth for some panels. */
-static void run_phase(const correlate_task *task, int64_t phase, int64_t p0, int64_t p1) {
+static void run_phase(correlate_task *task, int64_t phase, int64_t p0, int64_t p1) {
   const correlate_job *j = task->job;
   const correlation *c = j->c;
   const int64_t phase_h = phase / c->phases_w, phase_w = phase % c->phases_w, nr = j->kernels->nr;
@@ -397,7 +445,8 @@ static void run_task(void *arg, int64_t index, int thread) {
   const correlation *c = j->c;
   const int64_t image_blocks = layer_ceil_div(c->shape->images, j->images_block);
   char *memory = j->workspace + thread * thread_bytes(j);
-  correlate_task task = {.job = j, .runs = (lamina_conv_run *)(void *)memory};
+  correlate_task task = {.job = j};
+  for (int i = 0; i < LISTS; i++) task.lists[i].runs = (lamina_conv_run *)(void *)(memory + i * j->run_bytes);
   const int64_t panel_block = index % j->panel_blocks;
   index /= j->panel_blocks;
   task.t0 = index % j->row_blocks * j->rows_block;
@@ -408,7 +457,7 @@ static void run_task(void *arg, int64_t index, int thread) {
   task.group = index / image_blocks;
   task.panel0 = part(j->panels, j->panel_blocks, panel_block);
   task.panel1 = part(j->panels, j->panel_blocks, panel_block + 1);
-  task.window = open_window(&task, (float *)(void *)(memory + j->run_bytes));
+  task.window = open_window(&task, (float *)(void *)(memory + LISTS * j->run_bytes));
   const int64_t step = j->sweep ? task.panel1 - task.panel0 : j->group;
   for (int64_t panel = task.panel0; panel < task.panel1; panel += step)
     for (int64_t phase = 0; phase < c->phases_h * c->phases_w; phase++)
