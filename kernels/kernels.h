@@ -79,17 +79,19 @@ typedef struct lamina_conv_tile {
   const float *add;
   int64_t add_row;
   float lo, hi;
-  const float *prefetch;
+  const float *prefetch; /* memory that comes next, as in lamina_tile */
+  int64_t repeat;        /* as many such tiles, each beginning where the rows of the one before end */
 } lamina_conv_tile;
 
 typedef struct lamina_conv_kernels {
   int mr, nr;     /* rows at most; columns of a panel of weights, those of the gemm group */
   int vector;     /* columns of a vector */
   int wide_rows;  /* rows up to which a tile covers two panels; 0: none does */
-  int short_rows; /* rows up to which the stores of a tile overlap with the next tile's sums: best where sums are short */
+  int short_tile; /* rows * vectors up to which a tile's stores overlap with the next one's sums: best where sums are short */
   /* tile[m][v]: m rows and v vectors; v is at most nr / vector, or, for m <= wide_rows, twice that exactly. Depth is summed
-     in one chain for each accumulator, from zero. */
-  void (*const *const *tile)(const lamina_conv_tile *tile);
+     in one chain for each accumulator, from zero. Leaves a, c and add where the next tile begins, and repeat at zero;
+     prefetch moves along with c. */
+  void (*const *const *tile)(lamina_conv_tile *tile);
 } lamina_conv_kernels;
 
 typedef struct lamina_norm_kernels {

@@ -18,5 +18,5 @@ const lamina_conv_kernels lamina_avx2_conv = {.mr = CONV_ROWS,
                                                .nr = CONV_VECTORS * VF_LEN,
                                                .vector = VF_LEN,
                                                .wide_rows = CONV_WIDE_ROWS,
-                                               .short_rows = CONV_ROWS,
+                                               .short_tile = CONV_ROWS * CONV_VECTORS,
                                                .tile = conv_tiles};

@@ -20,8 +20,7 @@ static inline float clamp(float x, float lo, float hi) {
 }
 
 /* `rows` and `panels` are constants in every caller. */
-static inline __attribute__((always_inline)) void tile_body(const lamina_conv_tile *t, const int rows,
-                                                            const int panels) {
+static inline __attribute__((always_inline)) void tile_one(const lamina_conv_tile *t, const int rows, const int panels) {
   quad acc[ROWS][2 * COLUMNS / 4] = {{{0.0f}}};
   for (int64_t i = 0; i < t->runs; i++) {
     const lamina_conv_run *run = &t->run[i];
@@ -52,19 +51,28 @@ static inline __attribute__((always_inline)) void tile_body(const lamina_conv_ti
   }
 }
 
-static void tile_1x1(const lamina_conv_tile *t) { tile_body(t, 1, 1); }
-static void tile_1x2(const lamina_conv_tile *t) { tile_body(t, 1, 2); }
-static void tile_2x1(const lamina_conv_tile *t) { tile_body(t, 2, 1); }
-static void tile_2x2(const lamina_conv_tile *t) { tile_body(t, 2, 2); }
-static void tile_3x1(const lamina_conv_tile *t) { tile_body(t, 3, 1); }
-static void tile_4x1(const lamina_conv_tile *t) { tile_body(t, 4, 1); }
+static inline __attribute__((always_inline)) void tile_body(lamina_conv_tile *t, const int rows, const int panels) {
+  do {
+    tile_one(t, rows, panels);
+    t->a += rows * t->a_row;
+    t->c += rows * t->c_row;
+    if (t->add) t->add += rows * t->add_row;
+  } while (--t->repeat > 0);
+}
 
-static void (*const tiles_1[])(const lamina_conv_tile *) = {NULL, tile_1x1, tile_1x2};
-static void (*const tiles_2[])(const lamina_conv_tile *) = {NULL, tile_2x1, tile_2x2};
-static void (*const tiles_3[])(const lamina_conv_tile *) = {NULL, tile_3x1};
-static void (*const tiles_4[])(const lamina_conv_tile *) = {NULL, tile_4x1};
+static void tile_1x1(lamina_conv_tile *t) { tile_body(t, 1, 1); }
+static void tile_1x2(lamina_conv_tile *t) { tile_body(t, 1, 2); }
+static void tile_2x1(lamina_conv_tile *t) { tile_body(t, 2, 1); }
+static void tile_2x2(lamina_conv_tile *t) { tile_body(t, 2, 2); }
+static void tile_3x1(lamina_conv_tile *t) { tile_body(t, 3, 1); }
+static void tile_4x1(lamina_conv_tile *t) { tile_body(t, 4, 1); }
 
-static void (*const *const tiles[ROWS + 1])(const lamina_conv_tile *) = {NULL, tiles_1, tiles_2, tiles_3, tiles_4};
+static void (*const tiles_1[])(lamina_conv_tile *) = {NULL, tile_1x1, tile_1x2};
+static void (*const tiles_2[])(lamina_conv_tile *) = {NULL, tile_2x1, tile_2x2};
+static void (*const tiles_3[])(lamina_conv_tile *) = {NULL, tile_3x1};
+static void (*const tiles_4[])(lamina_conv_tile *) = {NULL, tile_4x1};
+
+static void (*const *const tiles[ROWS + 1])(lamina_conv_tile *) = {NULL, tiles_1, tiles_2, tiles_3, tiles_4};
 
 const lamina_conv_kernels lamina_generic_conv = {
-    .mr = ROWS, .nr = COLUMNS, .vector = COLUMNS, .wide_rows = WIDE_ROWS, .short_rows = ROWS, .tile = tiles};
+    .mr = ROWS, .nr = COLUMNS, .vector = COLUMNS, .wide_rows = WIDE_ROWS, .short_tile = ROWS, .tile = tiles};

@@ -100,8 +100,8 @@ static inline vd vd_add(vd a, vd b) { return vaddq_f64(a, b); }
 static inline vd vd_fma(vd a, vd b, vd c) { return vfmaq_f64(c, a, b); }
 static inline double vd_sum(vd v) { return vgetq_lane_f64(v, 0) + vgetq_lane_f64(v, 1); }
 
-/* Any address may be prefetched. */
-static inline void vf_prefetch_l1(const void *p) { __builtin_prefetch(p, 0, 3); }
-static inline void vf_prefetch_l2(const void *p) { __builtin_prefetch(p, 0, 2); }
+/* Any address may be prefetched. Always inline: gcc deletes calls of a function that does nothing else. */
+static inline __attribute__((always_inline)) void vf_prefetch_l1(const void *p) { __builtin_prefetch(p, 0, 3); }
+static inline __attribute__((always_inline)) void vf_prefetch_l2(const void *p) { __builtin_prefetch(p, 0, 2); }
 
 #endif

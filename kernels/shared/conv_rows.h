@@ -18,7 +18,7 @@
 #endif
 
 /* By the number of vectors. */
-static void (*const TILE_ROWS_NAME(TILE_ROWS)[])(const lamina_conv_tile *) = {
+static void (*const TILE_ROWS_NAME(TILE_ROWS)[])(lamina_conv_tile *) = {
     NULL,
     TILE_NAME(TILE_ROWS, 1),
     TILE_NAME(TILE_ROWS, 2),

@@ -55,7 +55,7 @@
     TILE_ADVANCE                       \
   }
 
-static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS)(const lamina_conv_tile *t) {
+static inline __attribute__((always_inline)) void TILE_ONE(TILE_ROWS, TILE_VECTORS)(const lamina_conv_tile *t) {
   vf acc[TILE_ROWS][TILE_VECTORS];
 #pragma GCC unroll 16
   for (int m = 0; m < TILE_ROWS; m++)
@@ -155,6 +155,17 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS)(const l
   for (int m = 0; m < TILE_ROWS; m++, c = tile_hidden(c + c_row))
 #pragma GCC unroll 16
     for (int v = 0; v < TILE_VECTORS; v++) vf_store(c + v * VF_LEN, acc[m][v]);
+}
+
+static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS)(lamina_conv_tile *t) {
+  do {
+    TILE_ONE(TILE_ROWS, TILE_VECTORS)(t);
+    const ptrdiff_t c_step = TILE_ROWS * t->c_row;
+    t->a += TILE_ROWS * t->a_row;
+    t->c += c_step;
+    if (t->add) t->add += TILE_ROWS * t->add_row;
+    if (t->prefetch) t->prefetch += c_step;
+  } while (--t->repeat > 0);
 }
 
 #undef TILE_BASES

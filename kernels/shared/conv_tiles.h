@@ -18,6 +18,8 @@
 #define TILE_LINE 64 /* bytes of a cache line */
 #define TILE_PASTE(rows, vectors) conv_tile_##rows##x##vectors
 #define TILE_NAME(rows, vectors) TILE_PASTE(rows, vectors)
+#define TILE_ONE_PASTE(rows, vectors) conv_one_##rows##x##vectors
+#define TILE_ONE(rows, vectors) TILE_ONE_PASTE(rows, vectors)
 #define TILE_ROWS_PASTE(rows) conv_tiles_##rows
 #define TILE_ROWS_NAME(rows) TILE_ROWS_PASTE(rows)
 
@@ -89,7 +91,7 @@ static void tile_edge(const lamina_conv_tile *t, int rows, int vectors, const fl
 #endif
 
 /* By the number of rows. */
-static void (*const *const conv_tiles[CONV_ROWS + 1])(const lamina_conv_tile *) = {
+static void (*const *const conv_tiles[CONV_ROWS + 1])(lamina_conv_tile *) = {
     NULL,         conv_tiles_1, conv_tiles_2, conv_tiles_3, conv_tiles_4, conv_tiles_5, conv_tiles_6,
 #if CONV_ROWS >= 7
     conv_tiles_7,

@@ -22,6 +22,8 @@
 #include <math.h>
 
 enum {
+  MAX_REPEAT = 8,    /* tiles in a sequence */
+  SHORT_DEPTH = 256, /* sums of so many products or fewer are over before the next tile is set up */
   PAGE_BYTES = 4096,
   TASK_FLOPS = 8 << 20,
   MAX_TASKS = 64,
@@ -70,8 +72,9 @@ typedef struct correlate_chunk {
   const float *weights;       /* of the group's first panel */
   int64_t panel_floats;
   int collapse;
-  const float *ahead, *ahead_end; /* weights that come next */
-  const float *x_ahead;
+  const float *ahead, *ahead_end; /* what comes next: weights, or a row of x */
+  int repeats;       /* tiles without an edge are run several at once: short sums */
+  int64_t inner_end; /* pixels from which on some tap lies beside the image, at the right */
   int64_t tiles, tile_rows, larger; /* of a row: how many, of how many pixels, and how many of one more */
 } correlate_chunk;
 
@@ -155,7 +158,9 @@ static void cut_up(correlate_job *j) {
  * a large tile about a hundred, that of a small one a quarter of it.
  */
 static int64_t count_tiles(const correlate_job *j, int64_t width, int64_t limit, int64_t depth) {
-  const int64_t large = layer_min(j->kernels->mr, limit), small = layer_min(j->kernels->short_rows, limit);
+  const int64_t large = layer_min(j->kernels->mr, limit), vectors = layer_min(
+      j->panel_vectors, layer_ceil_div(j->c->out, j->kernels->vector));
+  const int64_t small = layer_min(layer_min(j->kernels->short_tile / vectors, j->kernels->mr), limit);
   const int64_t fewer = layer_ceil_div(width, large), more = layer_ceil_div(width, small);
   const int64_t step = (depth * j->panel_vectors + 9) / 10;
   const int end = layer_ceil_div(width, fewer) > small ? 100 : 25;
@@ -300,40 +305,45 @@ static const run_list *runs_of(correlate_task *task, const correlate_chunk *k, i
   return list;
 }
 
-/* One tile for panels p0 .. p1; `tile` is complete but for what depends on the panel, and at panel p0's channels. */
+/* Puts the tile at a panel, `columns` from the first one, and runs it. */
+static void run_tile(const correlate_job *j, lamina_conv_tile *tile, const lamina_conv_tile *from, int64_t rows,
+                     int64_t columns, const float *b, int64_t n) {
+  tile->a = from->a;
+  tile->b = b;
+  tile->c = from->c + columns;
+  tile->bias = from->bias ? from->bias + columns : NULL;
+  tile->add = from->add ? from->add + columns : NULL;
+  tile->n = (int)n;
+  tile->repeat = from->repeat;
+  int vectors = 1;
+  while (vectors * j->kernels->vector < n) vectors++;
+  j->kernels->tile[rows][vectors](tile);
+}
+
+/* Tiles of short sums for panels p0 .. p1, all of those that repeat for one panel after the other. What is written next is
+   fetched meanwhile. */
+static void run_short(const correlate_job *j, const correlate_chunk *k, int64_t p0, int64_t p1, int64_t rows,
+                      lamina_conv_tile *tile) {
+  const int64_t nr = j->kernels->nr;
+  const lamina_conv_tile from = *tile;
+  for (int64_t p = p0; p < p1; p++) {
+    tile->prefetch = from.c + rows * from.c_row;
+    run_tile(j, tile, &from, rows, (p - p0) * nr, k->weights + (p - p0) * k->panel_floats,
+             layer_min(nr, j->c->out - p * nr));
+  }
+}
+
+/* One tile for panels p0 .. p1; complete but for what depends on the panel, and at panel p0's channels. */
 static void run_panels(const correlate_job *j, correlate_chunk *k, int64_t p0, int64_t p1, int64_t rows, int64_t depth,
                        lamina_conv_tile *tile) {
   const int64_t nr = j->kernels->nr, vector = j->kernels->vector;
-  void (*const *const by_vectors)(const lamina_conv_tile *) = j->kernels->tile[rows];
-  tile->b = k->weights;
-  const float *end = NULL;
-  if (j->sweep) {
-    tile->prefetch = tile->c + rows * tile->c_row;
-    end = tile->prefetch + rows * tile->c_row;
-    if (depth * CONV_LINE > rows * tile->c_row) {
-      tile->prefetch = k->x_ahead;
-      end = tile->prefetch + 1;
-    }
-  }
-  for (int64_t left = j->c->out - p0 * nr, p = p0; p < p1;) {
-    const int64_t panels = rows <= j->kernels->wide_rows && p + 1 < p1 && left > 2 * nr - vector ? 2 : 1;
-    const int64_t columns = panels * nr;
-    tile->n = (int)layer_min(left, columns);
-    if (!j->sweep) tile->prefetch = k->ahead < k->ahead_end ? k->ahead : NULL;
-    if (tile->prefetch && !j->sweep) k->ahead += layer_min(depth * CONV_LINE, k->ahead_end - k->ahead);
-    int vectors = (int)panels * j->panel_vectors;
-    while ((vectors - 1) * vector >= tile->n) vectors--;
-    by_vectors[vectors](tile);
-    p += panels;
-    left -= columns;
-    if (tile->prefetch && j->sweep) {
-      tile->prefetch += depth * CONV_LINE;
-      if (tile->prefetch >= end) tile->prefetch = NULL;
-    }
-    tile->b += panels * k->panel_floats;
-    tile->c += columns;
-    if (tile->bias) tile->bias += columns;
-    if (tile->add) tile->add += columns;
+  const lamina_conv_tile from = *tile;
+  for (int64_t p = p0, panels; p < p1; p += panels) {
+    const int64_t left = j->c->out - p * nr;
+    panels = rows <= j->kernels->wide_rows && p + 1 < p1 && left > 2 * nr - vector ? 2 : 1;
+    tile->prefetch = k->ahead < k->ahead_end ? k->ahead : NULL;
+    if (tile->prefetch) k->ahead += layer_min(depth * CONV_LINE, k->ahead_end - k->ahead);
+    run_tile(j, tile, &from, rows, (p - p0) * nr, k->weights + (p - p0) * k->panel_floats, layer_min(left, panels * nr));
   }
 }
 
@@ -370,7 +380,7 @@ static void run_row(correlate_task *task, correlate_chunk *k, int64_t n, int64_t
                                                k->w.out_first * c->add.pixel + channel
                                          : NULL;
   const int64_t below = ((k->h.taps - 1) * k->h.step + k->h.stride) * window->row;
-  for (int64_t i = 0, m0 = 0, m; i < k->tiles; i++, m0 += m) {
+  for (int64_t i = 0, m0 = 0, m, repeat; i < k->tiles; i += repeat, m0 += repeat * m) {
     m = k->tile_rows + (i < k->larger);
     const run_list *list = runs_of(task, k, j0, j1, m0, m);
     tile.runs = list->count;
@@ -379,7 +389,17 @@ static void run_row(correlate_task *task, correlate_chunk *k, int64_t n, int64_t
     tile.c = y + m0 * tile.c_row;
     tile.add = add ? add + m0 * tile.add_row : NULL;
     tile.bias = last && c->bias ? c->bias + channel : NULL;
-    k->x_ahead = tile.a + below;
+    tile.repeat = repeat = 1;
+    if (k->repeats && list == &task->lists[INNER]) {
+      const int64_t alike = layer_min(i < k->larger ? k->larger - i : k->tiles - i, MAX_REPEAT);
+      tile.repeat = repeat = layer_max(layer_min(alike, (k->inner_end - m0) / m), 1);
+      run_short(j, k, p0, p1, m, &tile);
+      continue;
+    }
+    if (j->sweep) { /* weights are in L2: of x, what the row below adds */
+      k->ahead = tile.a + below;
+      k->ahead_end = k->ahead + 1;
+    }
     run_panels(j, k, p0, p1, m, list->depth, &tile);
   }
 }
@@ -400,6 +420,9 @@ static void run_chunk(correlate_task *task, correlate_chunk *k, int64_t p0, int6
   k->tiles = count_tiles(j, width, compact ? width : one_sided(j, k->w.stride), depth);
   k->tile_rows = width / k->tiles;
   k->larger = width % k->tiles;
+  k->repeats = j->sweep && depth <= SHORT_DEPTH;
+  const int64_t beyond = j->c->in_w - (k->w.first + (k->w.taps - 1) * k->w.step);
+  k->inner_end = compact ? width : layer_min(layer_max(layer_ceil_div(beyond, k->w.stride), 0), width);
   for (int i = 0; i < LISTS; i++) task->lists[i].rows = 0;
   for (int64_t n = task->n0; n < task->n1; n++)
     for (int64_t t = task->t0; t < (all ? task->t0 + 1 : t1); t++) run_row(task, k, n, t, p0, p1);
