@@ -87,6 +87,7 @@ typedef struct lamina_conv_kernels {
   int mr, nr;     /* rows at most; columns of a panel of weights, those of the gemm group */
   int vector;     /* columns of a vector */
   int wide_rows;  /* rows up to which a tile covers two panels; 0: none does */
+  int good_rows;  /* rows that suffice to keep the FMA units busy with the vectors of a panel */
   int short_tile; /* rows * vectors up to which a tile's stores overlap with the next one's sums: best where sums are short */
   /* tile[m][v]: m rows and v vectors; v is at most nr / vector, or, for m <= wide_rows, twice that exactly. Depth is summed
      in one chain for each accumulator, from zero. Leaves a, c and add where the next tile begins, and repeat at zero;

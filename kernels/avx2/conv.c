@@ -18,5 +18,6 @@ const lamina_conv_kernels lamina_avx2_conv = {.mr = CONV_ROWS,
                                                .nr = CONV_VECTORS * VF_LEN,
                                                .vector = VF_LEN,
                                                .wide_rows = CONV_WIDE_ROWS,
+                                               .good_rows = 6,
                                                .short_tile = CONV_ROWS * CONV_VECTORS,
                                                .tile = conv_tiles};

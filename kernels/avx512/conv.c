@@ -19,5 +19,6 @@ const lamina_conv_kernels lamina_avx512_conv = {.mr = CONV_ROWS,
                                                .nr = CONV_VECTORS * VF_LEN,
                                                .vector = VF_LEN,
                                                .wide_rows = CONV_WIDE_ROWS,
+                                               .good_rows = 5,
                                                .short_tile = 20,
                                                .tile = conv_tiles};

@@ -75,4 +75,4 @@ static void (*const tiles_4[])(lamina_conv_tile *) = {NULL, tile_4x1};
 static void (*const *const tiles[ROWS + 1])(lamina_conv_tile *) = {NULL, tiles_1, tiles_2, tiles_3, tiles_4};
 
 const lamina_conv_kernels lamina_generic_conv = {
-    .mr = ROWS, .nr = COLUMNS, .vector = COLUMNS, .wide_rows = WIDE_ROWS, .short_tile = ROWS, .tile = tiles};
+    .mr = ROWS, .nr = COLUMNS, .vector = COLUMNS, .wide_rows = WIDE_ROWS, .good_rows = 1, .short_tile = ROWS, .tile = tiles};

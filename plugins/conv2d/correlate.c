@@ -22,6 +22,7 @@
 #include <math.h>
 
 enum {
+  ALIAS_ROWS = 6,    /* pixels of a tile that do not stay in L1 together when all are in one set */
   MAX_REPEAT = 8,    /* tiles in a sequence */
   SHORT_DEPTH = 256, /* sums of so many products or fewer are over before the next tile is set up */
   PAGE_BYTES = 4096,
@@ -73,6 +74,7 @@ typedef struct correlate_chunk {
   int64_t panel_floats;
   int collapse;
   const float *ahead, *ahead_end; /* what comes next: weights, or a row of x */
+  int64_t ahead_floats, ahead_more; /* its size, and how many panels after it have such a piece */
   int repeats;       /* tiles without an edge are run several at once: short sums */
   int64_t inner_end; /* pixels from which on some tap lies beside the image, at the right */
   int64_t tiles, tile_rows, larger; /* of a row: how many, of how many pixels, and how many of one more */
@@ -177,7 +179,12 @@ static correlate_job describe(const correlation *c) {
   const int single = c->phases_h * c->phases_w == 1 && (!c->backward || s->h.stride * s->w.stride == 1);
   const int64_t stride = stride_of(c), l2 = (int64_t)s->host->cpu->l2 / 4, nr = j.kernels->nr;
   j.compact = single && s->h.kernel == 1 && s->w.kernel == 1;
-  j.copy = aliases(stride * c->x.pixel) && j.count_w > 4;
+  const int64_t limit = layer_min(j.kernels->mr, one_sided(&j, stride)), tiles = layer_ceil_div(j.count_w, limit);
+  const int64_t tile_rows = j.count_w / layer_max(tiles, 1);
+  j.copy = aliases(stride * c->x.pixel) && tile_rows >= ALIAS_ROWS;
+  /* Flattened, all tiles are large. */
+  if (j.compact && tile_rows < j.kernels->good_rows && tiles * limit > j.count_w + j.count_w / 8 && c->out >= 8 * nr)
+    j.copy = 1;
   if (!j.compact) { /* columns beside the image are never read */
     j.c0 = layer_min(layer_max(j.c0, 0), c->in_w - 1);
     j.c1 = layer_max(layer_min(j.c1, c->in_w), j.c0 + 1);
@@ -187,9 +194,7 @@ static correlate_job describe(const correlation *c) {
   cut_up(&j);
   j.panel_vectors = j.kernels->nr / j.kernels->vector;
   j.sweep = s->h.kernel * s->w.kernel * c->in * layer_ceil_div(j.panels, j.panel_blocks) * nr <= l2 / 2;
-  const int64_t width = j.copy && j.compact ? j.count_w * j.rows_block : j.count_w;
-  const int64_t rows = layer_min(j.kernels->mr, j.copy && j.compact ? width : one_sided(&j, stride));
-  j.group = width / layer_max(layer_ceil_div(width, rows), 1) <= j.kernels->wide_rows ? 2 : 1;
+  j.group = tile_rows <= j.kernels->wide_rows && !(j.copy && j.compact) ? 2 : 1;
   j.max_depth = layer_max(l2 * 4 / 10 / (nr * j.group), 256);
   j.run_bytes = round_up(s->h.kernel * s->w.kernel * (int64_t)sizeof(lamina_conv_run), CONV_LINE * (int64_t)sizeof(float));
   /* Asked for even when x can be read in place: at plan its strides are not known for certain. */
@@ -341,6 +346,11 @@ static void run_panels(const correlate_job *j, correlate_chunk *k, int64_t p0, i
   for (int64_t p = p0, panels; p < p1; p += panels) {
     const int64_t left = j->c->out - p * nr;
     panels = rows <= j->kernels->wide_rows && p + 1 < p1 && left > 2 * nr - vector ? 2 : 1;
+    if (k->ahead >= k->ahead_end && k->ahead_more > 0) { /* a group's next panel */
+      k->ahead_more--;
+      k->ahead += k->panel_floats - k->ahead_floats;
+      k->ahead_end += k->panel_floats;
+    }
     tile->prefetch = k->ahead < k->ahead_end ? k->ahead : NULL;
     if (tile->prefetch) k->ahead += layer_min(depth * CONV_LINE, k->ahead_end - k->ahead);
     run_tile(j, tile, &from, rows, (p - p0) * nr, k->weights + (p - p0) * k->panel_floats, layer_min(left, panels * nr));
@@ -428,6 +438,16 @@ static void run_chunk(correlate_task *task, correlate_chunk *k, int64_t p0, int6
     for (int64_t t = task->t0; t < (all ? task->t0 + 1 : t1); t++) run_row(task, k, n, t, p0, p1);
 }
 
+/* What the next chunk of these panels reads, or the first of the `next` panels that follow. */
+static void find_ahead(correlate_chunk *k, int64_t nr, int64_t row_depth, int last, int64_t in_chunks, int64_t in,
+                       int64_t panels, int64_t next) {
+  const int64_t rows = in_chunks == 1 ? k->kh1 : k->kh0 + (k->in1 == in);
+  k->ahead_floats = last && next == 0 ? 0 : (k->kh1 - k->kh0) * row_depth * nr;
+  k->ahead = k->weights + (last ? panels * k->panel_floats : rows * row_depth * nr);
+  k->ahead_end = k->ahead + k->ahead_floats;
+  k->ahead_more = (last ? next : panels) - 1;
+}
+
 /* All chunks of a phase's depth for some panels. */
 static void run_phase(correlate_task *task, int64_t phase, int64_t p0, int64_t p1) {
   const correlate_job *j = task->job;
@@ -446,18 +466,14 @@ static void run_phase(correlate_task *task, int64_t phase, int64_t p0, int64_t p
     if (row_depth > j->max_depth) in_chunks = layer_min(layer_ceil_div(row_depth, j->max_depth), c->in);
   }
   k.collapse = in_chunks == 1 && k.w.step == 1 && task->window.pixel == c->in;
-  const float *end = k.weights + (p1 < task->panel1 ? 2 : 1) * (p1 - p0) * k.panel_floats;
   for (int64_t i = 0; i < row_chunks; i++) {
     k.kh0 = part(k.h.taps, row_chunks, i);
     k.kh1 = part(k.h.taps, row_chunks, i + 1);
     for (int64_t channel = 0; channel < in_chunks; channel++) {
       k.in0 = part(c->in, in_chunks, channel);
       k.in1 = part(c->in, in_chunks, channel + 1);
-      /* What the next chunk reads, or the next panel's first. */
-      if (!j->sweep) {
-        k.ahead = k.weights + (in_chunks == 1 ? k.kh1 : k.kh0 + (channel + 1 == in_chunks)) * row_depth * nr;
-        k.ahead_end = layer_min(end - k.ahead, (k.kh1 - k.kh0) * row_depth * nr) + k.ahead;
-      }
+      if (!j->sweep) find_ahead(&k, nr, row_depth, i + 1 == row_chunks && channel + 1 == in_chunks, in_chunks, c->in,
+                                p1 - p0, layer_min(task->panel1 - p1, j->group));
       run_chunk(task, &k, p0, p1);
     }
   }
