@@ -92,7 +92,11 @@ static inline double vd_sum(vd v) {
 }
 
 /* Any address may be prefetched. Always inline: gcc deletes calls of a function that does nothing else. */
-static inline __attribute__((always_inline)) void vf_prefetch_l1(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
-static inline __attribute__((always_inline)) void vf_prefetch_l2(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+static inline __attribute__((always_inline)) void vf_prefetch_l1(const void *p) {
+  _mm_prefetch((const char *)p, _MM_HINT_T0);
+}
+static inline __attribute__((always_inline)) void vf_prefetch_l2(const void *p) {
+  _mm_prefetch((const char *)p, _MM_HINT_T1);
+}
 
 #endif

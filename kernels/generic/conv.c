@@ -3,9 +3,9 @@
  * The convolution group in C without intrinsics: the specification of the group, and what runs where no other ISA does.
  * Tiles of 4 x 8, and of 2 x 16 over two panels.
  */
-#include <string.h>
-
 #include "generic.h"
+
+#include <string.h>
 
 #define ROWS 4
 #define COLUMNS 8
@@ -20,7 +20,8 @@ static inline float clamp(float x, float lo, float hi) {
 }
 
 /* `rows` and `panels` are constants in every caller. */
-static inline __attribute__((always_inline)) void tile_one(const lamina_conv_tile *t, const int rows, const int panels) {
+static inline __attribute__((always_inline)) void tile_one(const lamina_conv_tile *t, const int rows,
+                                                           const int panels) {
   quad acc[ROWS][2 * COLUMNS / 4] = {{{0.0f}}};
   for (int64_t i = 0; i < t->runs; i++) {
     const lamina_conv_run *run = &t->run[i];
@@ -33,7 +34,8 @@ static inline __attribute__((always_inline)) void tile_one(const lamina_conv_til
       for (int m = 0; m < rows; m++) {
         if (m < run->first || m >= run->last) continue;
 #pragma GCC unroll 4
-        for (int v = 0; v < panels * COLUMNS / 4; v++) acc[m][v] += a[m * t->a_row] * bp[v / (COLUMNS / 4)][v % (COLUMNS / 4)];
+        for (int v = 0; v < panels * COLUMNS / 4; v++)
+          acc[m][v] += a[m * t->a_row] * bp[v / (COLUMNS / 4)][v % (COLUMNS / 4)];
       }
     }
   }
@@ -74,5 +76,10 @@ static void (*const tiles_4[])(lamina_conv_tile *) = {NULL, tile_4x1};
 
 static void (*const *const tiles[ROWS + 1])(lamina_conv_tile *) = {NULL, tiles_1, tiles_2, tiles_3, tiles_4};
 
-const lamina_conv_kernels lamina_generic_conv = {
-    .mr = ROWS, .nr = COLUMNS, .vector = COLUMNS, .wide_rows = WIDE_ROWS, .good_rows = 1, .short_tile = ROWS, .tile = tiles};
+const lamina_conv_kernels lamina_generic_conv = {.mr = ROWS,
+                                                 .nr = COLUMNS,
+                                                 .vector = COLUMNS,
+                                                 .wide_rows = WIDE_ROWS,
+                                                 .good_rows = 1,
+                                                 .short_tile = ROWS,
+                                                 .tile = tiles};

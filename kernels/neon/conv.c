@@ -15,9 +15,9 @@ static inline vf tile_fma(const float *a, vf b, vf c) { return vfmaq_n_f32(c, b,
 #include "shared/conv_tiles.h"
 
 const lamina_conv_kernels lamina_neon_conv = {.mr = CONV_ROWS,
-                                               .nr = CONV_VECTORS * VF_LEN,
-                                               .vector = VF_LEN,
-                                               .wide_rows = CONV_WIDE_ROWS,
-                                               .good_rows = 4,
-                                               .short_tile = CONV_ROWS * CONV_VECTORS,
-                                               .tile = conv_tiles};
+                                              .nr = CONV_VECTORS * VF_LEN,
+                                              .vector = VF_LEN,
+                                              .wide_rows = CONV_WIDE_ROWS,
+                                              .good_rows = 4,
+                                              .short_tile = CONV_ROWS * CONV_VECTORS,
+                                              .tile = conv_tiles};

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Template: the convolution tiles of TILE_ROWS rows, for the vectors of one panel and, if CONV_WIDE_ROWS allows, of two. */
+/* Template: the convolution tiles of TILE_ROWS rows, for the vectors of one panel and, if CONV_WIDE_ROWS allows, of
+ * two. */
 
 #define TILE_VECTORS 1
 #include "conv_tile.h"

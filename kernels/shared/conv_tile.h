@@ -6,53 +6,52 @@
  *   C(m, j) = epilogue( sum over runs r with first <= m < last, p < k of
  *                       a[r.a + m * a_row + p] * b[r.b + p * nr + j] )
  *
- * Every accumulator stays in a register over all runs. A run that all rows take part in is a loop of constant shape; one
- * that the first or the last rows have no part in (their pixels lie beside the image) enters the same sequence of rows
- * by a jump, always the same one for the whole run. A step in depth costs rows x vectors FMAs, rows scalar loads and
- * TILE_VECTORS vector loads. Five rows share a base pointer, as in gemm_tile.h.
+ * Every accumulator stays in a register over all runs. A run that all rows take part in is a loop of constant shape;
+ * one that the first or the last rows have no part in (their pixels lie beside the image) enters the same sequence of
+ * rows by a jump, always the same one for the whole run. A step in depth costs rows x vectors FMAs, rows scalar loads
+ * and TILE_VECTORS vector loads. Five rows share a base pointer, as in gemm_tile.h.
  */
 
 #define TILE_BASES ((TILE_ROWS + 4) / 5)
 
 /* A step in depth for one row; rows that the tile does not have vanish. */
-#define TILE_ROW(m)                                                                              \
-  if ((m) < TILE_ROWS) {                                                                         \
-    const float *am = a[(m) / 5] + ((m) % 5 == 3 ? row3 : (m) % 5 * row);                        \
-    _Pragma("GCC unroll 16") for (int v = 0; v < TILE_VECTORS; v++) acc[(m) < TILE_ROWS ? (m) : 0][v] = \
-        tile_fma(am, bv[v], acc[(m) < TILE_ROWS ? (m) : 0][v]);                                  \
+#define TILE_ROW(m)                                                                                                    \
+  if ((m) < TILE_ROWS) {                                                                                               \
+    const float *am = a[(m) / 5] + ((m) % 5 == 3 ? row3 : (m) % 5 * row);                                              \
+    _Pragma("GCC unroll 16") for (int v = 0; v < TILE_VECTORS; v++) acc[(m) < TILE_ROWS ? (m) : 0][v] =                \
+        tile_fma(am, bv[v], acc[(m) < TILE_ROWS ? (m) : 0][v]);                                                        \
   }
-#define TILE_CASE(m) \
-  case (m):          \
-    TILE_ROW(m)      \
+#define TILE_CASE(m)                                                                                                   \
+  case (m):                                                                                                            \
+    TILE_ROW(m)                                                                                                        \
     __attribute__((fallthrough));
 
-#define TILE_LOAD                                                         \
-  vf bv[TILE_VECTORS];                                                    \
-  _Pragma("GCC unroll 16") for (int v = 0; v < TILE_VECTORS; v++) bv[v] = \
+#define TILE_LOAD                                                                                                      \
+  vf bv[TILE_VECTORS];                                                                                                 \
+  _Pragma("GCC unroll 16") for (int v = 0; v < TILE_VECTORS; v++) bv[v] =                                              \
       vf_load((v < CONV_VECTORS ? b : b2) + v % CONV_VECTORS * VF_LEN);
-#define TILE_ADVANCE                                            \
-  vf_prefetch_l2(prefetch);                                     \
-  prefetch += prefetch_step;                                    \
-  b += CONV_VECTORS * VF_LEN;                                   \
-  if (TILE_VECTORS > CONV_VECTORS) b2 += CONV_VECTORS * VF_LEN; \
+#define TILE_ADVANCE                                                                                                   \
+  vf_prefetch_l2(prefetch);                                                                                            \
+  prefetch += prefetch_step;                                                                                           \
+  b += CONV_VECTORS * VF_LEN;                                                                                          \
+  if (TILE_VECTORS > CONV_VECTORS) b2 += CONV_VECTORS * VF_LEN;                                                        \
   _Pragma("GCC unroll 16") for (int s = 0; s < TILE_BASES; s++) a[s] += 1;
 
-#define TILE_LOOP(from, to)                                         \
-  for (; p > 0; p--) {                                              \
-    TILE_LOAD                                                       \
-    _Pragma("GCC unroll 16") for (int m = (from); m < (to); m++) TILE_ROW(m) \
-    TILE_ADVANCE                                                    \
+#define TILE_LOOP(from, to)                                                                                            \
+  for (; p > 0; p--) {                                                                                                 \
+    TILE_LOAD                                                                                                          \
+    _Pragma("GCC unroll 16") for (int m = (from); m < (to); m++) TILE_ROW(m) TILE_ADVANCE                              \
   }
-#define TILE_LOOP_JUMP(row, cases)     \
-  for (int to = (row); p > 0; p--) {   \
-    TILE_LOAD                          \
-    __asm__("" : "+r"(to));            \
-    switch (to) {                      \
-      cases                            \
-    case 15: break; /* no row */       \
-    default: __builtin_unreachable();  \
-    }                                  \
-    TILE_ADVANCE                       \
+#define TILE_LOOP_JUMP(row, cases)                                                                                     \
+  for (int to = (row); p > 0; p--) {                                                                                   \
+    TILE_LOAD                                                                                                          \
+    __asm__("" : "+r"(to));                                                                                            \
+    switch (to) {                                                                                                      \
+      cases case 15 : break; /* no row */                                                                              \
+    default:                                                                                                           \
+      __builtin_unreachable();                                                                                         \
+    }                                                                                                                  \
+    TILE_ADVANCE                                                                                                       \
   }
 
 static inline __attribute__((always_inline)) void TILE_ONE(TILE_ROWS, TILE_VECTORS)(const lamina_conv_tile *t) {
@@ -97,7 +96,7 @@ static inline __attribute__((always_inline)) void TILE_ONE(TILE_ROWS, TILE_VECTO
         TILE_LOOP(3, TILE_ROWS)
       } else {
         TILE_LOOP_JUMP(first, TILE_CASE(4) TILE_CASE(5) TILE_CASE(6) TILE_CASE(7) TILE_CASE(8) TILE_CASE(9)
-                       TILE_CASE(10) TILE_CASE(11) TILE_CASE(12) TILE_CASE(13))
+                                  TILE_CASE(10) TILE_CASE(11) TILE_CASE(12) TILE_CASE(13))
       }
     } else if (last == TILE_ROWS - 1) {
       TILE_LOOP(0, TILE_ROWS - 1)
@@ -107,7 +106,7 @@ static inline __attribute__((always_inline)) void TILE_ONE(TILE_ROWS, TILE_VECTO
       TILE_LOOP(0, TILE_ROWS - 3)
     } else {
       TILE_LOOP_JUMP(last - 1, TILE_CASE(9) TILE_CASE(8) TILE_CASE(7) TILE_CASE(6) TILE_CASE(5) TILE_CASE(4)
-                     TILE_CASE(3) TILE_CASE(2) TILE_CASE(1) TILE_CASE(0))
+                                   TILE_CASE(3) TILE_CASE(2) TILE_CASE(1) TILE_CASE(0))
     }
   }
 

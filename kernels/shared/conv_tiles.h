@@ -2,14 +2,14 @@
 /*
  * The convolution tiles of one ISA: conv_tile.h for 1 to CONV_ROWS rows, and the array that the table points to.
  *
- * The includer defines CONV_ROWS, CONV_VECTORS (2 or 3: the vectors of a panel of weights) and CONV_WIDE_ROWS (with 2: the
- * rows up to which a tile of two panels has enough registers), includes its vec.h, and gives
- *   vf tile_fma(const float *a, vf b, vf c)    *a * b + c, by whatever the ISA has for a scalar from memory
+ * The includer defines CONV_ROWS, CONV_VECTORS (2 or 3: the vectors of a panel of weights) and CONV_WIDE_ROWS (with 2:
+ * the rows up to which a tile of two panels has enough registers), includes its vec.h, and gives vf tile_fma(const
+ * float *a, vf b, vf c)    *a * b + c, by whatever the ISA has for a scalar from memory
  */
+#include "kernels.h"
+
 #include <math.h>
 #include <stddef.h>
-
-#include "kernels.h"
 
 #if CONV_ROWS > 14 || CONV_WIDE_ROWS > CONV_ROWS || CONV_ROWS < 6
 #error "CONV_ROWS or CONV_WIDE_ROWS is not in its range"
@@ -92,7 +92,7 @@ static void tile_edge(const lamina_conv_tile *t, int rows, int vectors, const fl
 
 /* By the number of rows. */
 static void (*const *const conv_tiles[CONV_ROWS + 1])(lamina_conv_tile *) = {
-    NULL,         conv_tiles_1, conv_tiles_2, conv_tiles_3, conv_tiles_4, conv_tiles_5, conv_tiles_6,
+    NULL,          conv_tiles_1, conv_tiles_2, conv_tiles_3, conv_tiles_4, conv_tiles_5, conv_tiles_6,
 #if CONV_ROWS >= 7
     conv_tiles_7,
 #endif

@@ -4,50 +4,27 @@
  *   y(t, :) = sum over taps j of x(t * stride + first + j * step, :) * weights(j, :, :)
  *
  * A task is a block of images, of rows of the output grid and of panels of output channels, cut by shape alone. A tile
- * is up to mr pixels of one row, spread evenly. Nothing is padded: taps above and below the image are left out, and those
- * beside it are left out for the pixels of a tile that they would meet there. With neighbouring columns as taps, the taps
- * of one kernel row and their channels are one contiguous run of depth.
+ * is up to mr pixels of one row, spread evenly. Nothing is padded: taps above and below the image are left out, and
+ * those beside it are left out for the pixels of a tile that they would meet there. With neighbouring columns as taps,
+ * the taps of one kernel row and their channels are one contiguous run of depth.
  *
  * Where the weights of the task fit into L2 beside all else, it walks the pixels once, all channels for each tile;
- * otherwise it walks the rows for one panel of nr output channels after the other (times a chunk of the depth such that it
- * stays in L2), and meanwhile brings the next panel into L2.
+ * otherwise it walks the rows for one panel of nr output channels after the other (times a chunk of the depth such that
+ * it stays in L2), and meanwhile brings the next panel into L2.
  *
- * x is read in place, but where the pixels of a tile would share a set of the L1 cache, from a copy at another stride. With
- * a 1x1 kernel the copy holds just the pixels that are needed, and tiles run on over the ends of rows.
+ * x is read in place, but where the pixels of a tile would share a set of the L1 cache, from a copy at another stride.
+ * With a 1x1 kernel the copy holds just the pixels that are needed, and tiles run on over the ends of rows.
  *
  * Cost: 2 * outputs * taps * in flops, less those of taps that lie outside.
  */
-#include "conv2d.h"
+#include "correlate.h"
 
 #include <math.h>
 
 enum {
-  ALIAS_ROWS = 6,    /* pixels of a tile that do not stay in L1 together when all are in one set */
-  MAX_REPEAT = 8,    /* tiles in a sequence */
-  SHORT_DEPTH = 256, /* sums of so many products or fewer are over before the next tile is set up */
-  PAGE_BYTES = 4096,
-  TASK_FLOPS = 8 << 20,
-  MAX_TASKS = 64,
-  MIN_ROWS = 4,  /* of a block, where the grid has as many: below that too much is copied twice */
-  MIN_TILES = 16 /* pixels of a block, in tiles, that are worth reading a panel of weights for */
+  MAX_REPEAT = 8,   /* tiles in a sequence */
+  SHORT_DEPTH = 256 /* sums of so many products or fewer are over before the next tile is set up */
 };
-
-typedef struct correlate_job {
-  const correlation *c;
-  const lamina_conv_kernels *kernels;
-  int64_t count_h, count_w; /* the largest grid of a phase */
-  int copy, compact;        /* compact: a 1x1 kernel, a copy holds the pixels that are needed alone */
-  int64_t c0, c1;           /* columns of x that the taps reach */
-  int64_t first_row, span;  /* rows that output row 0 reaches: the first, and how many */
-  int64_t pixel;            /* stride of the copy */
-  int64_t panels, images_block, rows_block, row_blocks, panel_blocks;
-  int sweep;         /* all panels of the task for each tile */
-  int64_t group;     /* otherwise: panels that are walked together */
-  int64_t max_depth; /* of a chunk */
-  int panel_vectors; /* vectors of a panel */
-  int64_t run_bytes, thread_floats;
-  char *workspace;
-} correlate_job;
 
 /* The runs of a tile, kept for the tiles below it, whose are the same but for where they begin. */
 typedef struct run_list {
@@ -56,13 +33,13 @@ typedef struct run_list {
   int64_t count, depth;
 } run_list;
 
-enum { INNER, LEFT, RIGHT, LISTS };
+enum { INNER, LEFT, RIGHT }; /* tiles by the edge that they touch */
 
 /* What one task works on. */
 typedef struct correlate_task {
   const correlate_job *job;
   conv_window window;
-  run_list lists[LISTS];
+  run_list lists[CORRELATE_LISTS];
   int64_t group, n0, n1, t0, t1, panel0, panel1;
 } correlate_task;
 
@@ -73,143 +50,12 @@ typedef struct correlate_chunk {
   const float *weights;       /* of the group's first panel */
   int64_t panel_floats;
   int collapse;
-  const float *ahead, *ahead_end; /* what comes next: weights, or a row of x */
+  const float *ahead, *ahead_end;   /* what comes next: weights, or a row of x */
   int64_t ahead_floats, ahead_more; /* its size, and how many panels after it have such a piece */
-  int repeats;       /* tiles without an edge are run several at once: short sums */
-  int64_t inner_end; /* pixels from which on some tap lies beside the image, at the right */
+  int repeats;                      /* tiles without an edge are run several at once: short sums */
+  int64_t inner_end;                /* pixels from which on some tap lies beside the image, at the right */
   int64_t tiles, tile_rows, larger; /* of a row: how many, of how many pixels, and how many of one more */
 } correlate_chunk;
-
-static void find_reach(correlate_job *j) {
-  const correlation *c = j->c;
-  int64_t r0 = INT64_MAX, r1 = INT64_MIN;
-  j->c0 = INT64_MAX;
-  j->c1 = INT64_MIN;
-  for (int64_t i = 0; i < c->phases_h; i++) {
-    const conv_axis h = lamina_conv_axis(&c->shape->h, c->backward, i);
-    j->count_h = layer_max(j->count_h, h.count);
-    if (h.taps <= 0 || h.count <= 0) continue;
-    r0 = layer_min(r0, h.first);
-    r1 = layer_max(r1, h.first + (h.taps - 1) * h.step);
-  }
-  for (int64_t i = 0; i < c->phases_w; i++) {
-    const conv_axis w = lamina_conv_axis(&c->shape->w, c->backward, i);
-    j->count_w = layer_max(j->count_w, w.count);
-    if (w.taps <= 0 || w.count <= 0) continue;
-    j->c0 = layer_min(j->c0, w.first);
-    j->c1 = layer_max(j->c1, (w.count - 1) * w.stride + w.first + (w.taps - 1) * w.step + 1);
-  }
-  if (r0 > r1 || j->c0 > j->c1) r0 = j->c0 = 0, r1 = 0, j->c1 = 1; /* no phase has a tap */
-  j->first_row = r0;
-  j->span = r1 - r0 + 1;
-}
-
-static int64_t stride_of(const correlation *c) { return c->backward ? 1 : c->shape->w.stride; }
-static int64_t row_stride_of(const correlation *c) { return c->backward ? 1 : c->shape->h.stride; }
-
-static int aliases(int64_t stride) { return stride * 4 % PAGE_BYTES == 0; }
-
-/* Rows of x that rows t0 .. t0 + rows of the grid reach. */
-static int64_t reached_rows(const correlate_job *j, int64_t rows) {
-  if (j->compact) return rows;
-  return layer_min((rows - 1) * row_stride_of(j->c) + j->span, j->c->in_h);
-}
-
-static int64_t copy_columns(const correlate_job *j) { return j->compact ? j->count_w : j->c1 - j->c0; }
-
-static int64_t wanted_tasks(const correlate_job *j) {
-  const conv_shape *s = j->c->shape;
-  const double flops = 2.0 * (double)s->images * (double)(s->groups * s->in * s->out) * (double)(s->h.out * s->w.out) *
-                       (double)(s->h.kernel * s->w.kernel);
-  return flops >= (double)MAX_TASKS * TASK_FLOPS ? MAX_TASKS : layer_max((int64_t)(flops / TASK_FLOPS), 1);
-}
-
-/* Rows of a block: as many as stay in half of L2; then more blocks, of rows or of panels, until there are enough tasks;
-   or several images to a block, where there are plenty. */
-static void cut_up(correlate_job *j) {
-  const correlation *c = j->c;
-  const conv_shape *s = c->shape;
-  const int64_t l2 = (int64_t)s->host->cpu->l2 / 4, row = copy_columns(j) * j->pixel, rows = layer_max(j->count_h, 1);
-  const int64_t wanted = wanted_tasks(j), units = s->images * s->groups;
-  const int64_t fit = j->compact ? l2 / 2 / row : (l2 / 2 / row - j->span) / row_stride_of(c) + 1;
-  int64_t row_blocks = layer_ceil_div(rows, layer_max(layer_min(fit, rows), 1));
-  const int64_t max_row_blocks = layer_max(row_blocks, layer_max(rows / MIN_ROWS, 1));
-  const int64_t weights = s->h.kernel * s->w.kernel * s->in * s->out, input = c->in_h * c->in_w * c->in;
-  j->panels = layer_ceil_div(c->out, j->kernels->nr);
-  j->panel_blocks = 1;
-  if (weights > input && units * row_blocks < wanted)
-    j->panel_blocks = layer_min(layer_ceil_div(wanted, units * row_blocks), j->panels);
-  if (units * row_blocks * j->panel_blocks < wanted)
-    row_blocks = layer_min(layer_ceil_div(wanted, units * j->panel_blocks), max_row_blocks);
-  if (units * row_blocks * j->panel_blocks < wanted)
-    j->panel_blocks = layer_min(layer_ceil_div(wanted, units * row_blocks), j->panels);
-  j->rows_block = layer_ceil_div(rows, row_blocks);
-  j->row_blocks = layer_ceil_div(rows, j->rows_block);
-
-  const int64_t block_pixels = j->rows_block * j->count_w, block_floats = reached_rows(j, j->rows_block) * row;
-  int64_t images = layer_ceil_div(MIN_TILES * j->kernels->mr, layer_max(block_pixels, 1));
-  images = layer_min(images, l2 / 3 / layer_max(block_floats, 1));
-  images = layer_min(images, units * j->row_blocks * j->panel_blocks / wanted);
-  j->images_block = layer_max(layer_min(images, s->images), 1);
-}
-
-/*
- * Tiles of at most `limit` pixels that a row of `width` is spread over, for sums of `depth` products. A tile has so few pixels that no tap
- * leaves out some on both of its sides. Fewer, larger tiles read each weight less often; smaller ones overlap their ends
- * with the next tile's sums, which counts where sums are short. In FMAs: a row of weights costs about a tenth, the end of
- * a large tile about a hundred, that of a small one a quarter of it.
- */
-static int64_t count_tiles(const correlate_job *j, int64_t width, int64_t limit, int64_t depth) {
-  const int64_t large = layer_min(j->kernels->mr, limit), vectors = layer_min(
-      j->panel_vectors, layer_ceil_div(j->c->out, j->kernels->vector));
-  const int64_t small = layer_min(layer_min(j->kernels->short_tile / vectors, j->kernels->mr), limit);
-  const int64_t fewer = layer_ceil_div(width, large), more = layer_ceil_div(width, small);
-  const int64_t step = (depth * j->panel_vectors + 9) / 10;
-  const int end = layer_ceil_div(width, fewer) > small ? 100 : 25;
-  return fewer * (step + end) <= more * (step + 25) ? fewer : more;
-}
-
-/* The most pixels of a tile in which no tap has a first and a last pixel to leave out. */
-static int64_t one_sided(const correlate_job *j, int64_t stride) { return j->c->in_w / stride + 1; }
-
-static correlate_job describe(const correlation *c) {
-  const conv_shape *s = c->shape;
-  correlate_job j = {.c = c, .kernels = s->kernels->conv};
-  find_reach(&j);
-  const int single = c->phases_h * c->phases_w == 1 && (!c->backward || s->h.stride * s->w.stride == 1);
-  const int64_t stride = stride_of(c), l2 = (int64_t)s->host->cpu->l2 / 4, nr = j.kernels->nr;
-  j.compact = single && s->h.kernel == 1 && s->w.kernel == 1;
-  const int64_t limit = layer_min(j.kernels->mr, one_sided(&j, stride)), tiles = layer_ceil_div(j.count_w, limit);
-  const int64_t tile_rows = j.count_w / layer_max(tiles, 1);
-  j.copy = aliases(stride * c->x.pixel) && tile_rows >= ALIAS_ROWS;
-  /* Flattened, all tiles are large. */
-  if (j.compact && tile_rows < j.kernels->good_rows && tiles * limit > j.count_w + j.count_w / 8 && c->out >= 8 * nr)
-    j.copy = 1;
-  if (!j.compact) { /* columns beside the image are never read */
-    j.c0 = layer_min(layer_max(j.c0, 0), c->in_w - 1);
-    j.c1 = layer_max(layer_min(j.c1, c->in_w), j.c0 + 1);
-  }
-  j.pixel = c->in;
-  if (aliases((j.compact ? 1 : stride) * j.pixel)) j.pixel += CONV_LINE;
-  cut_up(&j);
-  j.panel_vectors = j.kernels->nr / j.kernels->vector;
-  j.sweep = s->h.kernel * s->w.kernel * c->in * layer_ceil_div(j.panels, j.panel_blocks) * nr <= l2 / 2;
-  j.group = tile_rows <= j.kernels->wide_rows && !(j.copy && j.compact) ? 2 : 1;
-  j.max_depth = layer_max(l2 * 4 / 10 / (nr * j.group), 256);
-  j.run_bytes = round_up(s->h.kernel * s->w.kernel * (int64_t)sizeof(lamina_conv_run), CONV_LINE * (int64_t)sizeof(float));
-  /* Asked for even when x can be read in place: at plan its strides are not known for certain. */
-  j.thread_floats = round_up(j.images_block * reached_rows(&j, j.rows_block) * copy_columns(&j) * j.pixel, CONV_LINE);
-  return j;
-}
-
-static int64_t thread_bytes(const correlate_job *j) {
-  return LISTS * j->run_bytes + j->thread_floats * (int64_t)sizeof(float);
-}
-
-size_t lamina_conv_correlate_workspace(const correlation *c) {
-  const correlate_job j = describe(c);
-  return (size_t)(thread_bytes(&j) * c->shape->host->threads(c->shape->host));
-}
 
 /* The window of a task: x itself, or a copy of what the task's rows reach. */
 static conv_window open_window(const correlate_task *task, float *scratch) {
@@ -219,14 +65,14 @@ static conv_window open_window(const correlate_task *task, float *scratch) {
   if (!j->copy)
     return (conv_window){
         .data = c->x.data + task->n0 * c->x.image + channel, .image = c->x.image, .row = c->x.row, .pixel = c->x.pixel};
-  const int64_t stride = row_stride_of(c);
+  const int64_t stride = correlate_row_stride(c);
   conv_region r = {.n0 = task->n0,
                    .n1 = task->n1,
                    .r0 = task->t0 * stride + j->first_row,
                    .row_step = j->compact ? stride : 1,
                    .c0 = j->c0,
                    .c1 = j->c1,
-                   .column_step = j->compact ? stride_of(c) : 1,
+                   .column_step = j->compact ? correlate_stride(c) : 1,
                    .channel = channel,
                    .count = c->in,
                    .h = c->in_h,
@@ -249,7 +95,8 @@ static void valid_taps(const conv_axis *axis, int64_t t, int64_t size, int64_t *
 }
 
 /* Rows of a tile m0 .. m0 + rows that tap i of the columns meets inside: *first .. *last. */
-static void inside(const conv_axis *w, int64_t size, int64_t i, int64_t m0, int64_t rows, int64_t *first, int64_t *last) {
+static void inside(const conv_axis *w, int64_t size, int64_t i, int64_t m0, int64_t rows, int64_t *first,
+                   int64_t *last) {
   const int64_t at = w->first + i * w->step;
   const int64_t from = at < 0 ? (-at + w->stride - 1) / w->stride : 0;
   const int64_t to = at < size ? (size - at + w->stride - 1) / w->stride : 0;
@@ -272,11 +119,12 @@ static void list_runs(const correlate_task *task, const correlate_chunk *k, run_
       run[-1].k += in;
       continue;
     }
-    *run++ = (lamina_conv_run){.a = list->j0 * k->h.step * task->window.row + i * k->w.step * task->window.pixel + k->in0,
-                               .b = b * nr,
-                               .k = k->in1 - k->in0,
-                               .first = (int)first,
-                               .last = (int)last};
+    *run++ =
+        (lamina_conv_run){.a = list->j0 * k->h.step * task->window.row + i * k->w.step * task->window.pixel + k->in0,
+                          .b = b * nr,
+                          .k = k->in1 - k->in0,
+                          .first = (int)first,
+                          .last = (int)last};
   }
   /* The other rows of taps are like the first. */
   const int64_t each = run - list->runs;
@@ -300,8 +148,8 @@ static const run_list *runs_of(correlate_task *task, const correlate_chunk *k, i
   if (list->j0 == j0 && list->j1 == j1 && list->rows == rows && (place == INNER || list->m0 == m0)) return list;
   *list = (run_list){.runs = list->runs, .j0 = j0, .j1 = j1, .m0 = m0, .rows = rows};
   if (compact) {
-    list->runs[0] = (lamina_conv_run){
-        .a = k->in0, .b = k->in0 * job->kernels->nr, .k = k->in1 - k->in0, .last = (int)rows};
+    list->runs[0] =
+        (lamina_conv_run){.a = k->in0, .b = k->in0 * job->kernels->nr, .k = k->in1 - k->in0, .last = (int)rows};
     list->count = 1;
   } else {
     list_runs(task, k, list);
@@ -325,8 +173,8 @@ static void run_tile(const correlate_job *j, lamina_conv_tile *tile, const lamin
   j->kernels->tile[rows][vectors](tile);
 }
 
-/* Tiles of short sums for panels p0 .. p1, all of those that repeat for one panel after the other. What is written next is
-   fetched meanwhile. */
+/* Tiles of short sums for panels p0 .. p1, all of those that repeat for one panel after the other. What is written next
+   is fetched meanwhile. */
 static void run_short(const correlate_job *j, const correlate_chunk *k, int64_t p0, int64_t p1, int64_t rows,
                       lamina_conv_tile *tile) {
   const int64_t nr = j->kernels->nr;
@@ -353,7 +201,8 @@ static void run_panels(const correlate_job *j, correlate_chunk *k, int64_t p0, i
     }
     tile->prefetch = k->ahead < k->ahead_end ? k->ahead : NULL;
     if (tile->prefetch) k->ahead += layer_min(depth * CONV_LINE, k->ahead_end - k->ahead);
-    run_tile(j, tile, &from, rows, (p - p0) * nr, k->weights + (p - p0) * k->panel_floats, layer_min(left, panels * nr));
+    run_tile(j, tile, &from, rows, (p - p0) * nr, k->weights + (p - p0) * k->panel_floats,
+             layer_min(left, panels * nr));
   }
 }
 
@@ -427,13 +276,13 @@ static void run_chunk(correlate_task *task, correlate_chunk *k, int64_t p0, int6
   const int64_t t1 = layer_min(task->t1, k->h.count), width = k->w.count * (all ? t1 - task->t0 : 1);
   const int64_t depth = (k->kh1 - k->kh0) * k->w.taps * (k->in1 - k->in0);
   if (width <= 0) return;
-  k->tiles = count_tiles(j, width, compact ? width : one_sided(j, k->w.stride), depth);
+  k->tiles = lamina_conv_count_tiles(j, width, compact ? width : correlate_one_sided(j, k->w.stride), depth);
   k->tile_rows = width / k->tiles;
   k->larger = width % k->tiles;
   k->repeats = j->sweep && depth <= SHORT_DEPTH;
   const int64_t beyond = j->c->in_w - (k->w.first + (k->w.taps - 1) * k->w.step);
   k->inner_end = compact ? width : layer_min(layer_max(layer_ceil_div(beyond, k->w.stride), 0), width);
-  for (int i = 0; i < LISTS; i++) task->lists[i].rows = 0;
+  for (int i = 0; i < CORRELATE_LISTS; i++) task->lists[i].rows = 0;
   for (int64_t n = task->n0; n < task->n1; n++)
     for (int64_t t = task->t0; t < (all ? task->t0 + 1 : t1); t++) run_row(task, k, n, t, p0, p1);
 }
@@ -472,8 +321,9 @@ static void run_phase(correlate_task *task, int64_t phase, int64_t p0, int64_t p
     for (int64_t channel = 0; channel < in_chunks; channel++) {
       k.in0 = part(c->in, in_chunks, channel);
       k.in1 = part(c->in, in_chunks, channel + 1);
-      if (!j->sweep) find_ahead(&k, nr, row_depth, i + 1 == row_chunks && channel + 1 == in_chunks, in_chunks, c->in,
-                                p1 - p0, layer_min(task->panel1 - p1, j->group));
+      if (!j->sweep)
+        find_ahead(&k, nr, row_depth, i + 1 == row_chunks && channel + 1 == in_chunks, in_chunks, c->in, p1 - p0,
+                   layer_min(task->panel1 - p1, j->group));
       run_chunk(task, &k, p0, p1);
     }
   }
@@ -483,9 +333,9 @@ static void run_task(void *arg, int64_t index, int thread) {
   const correlate_job *j = arg;
   const correlation *c = j->c;
   const int64_t image_blocks = layer_ceil_div(c->shape->images, j->images_block);
-  char *memory = j->workspace + thread * thread_bytes(j);
+  char *memory = j->workspace + thread * lamina_conv_correlate_thread_bytes(j);
   correlate_task task = {.job = j};
-  for (int i = 0; i < LISTS; i++) task.lists[i].runs = (lamina_conv_run *)(void *)(memory + i * j->run_bytes);
+  for (int i = 0; i < CORRELATE_LISTS; i++) task.lists[i].runs = (lamina_conv_run *)(void *)(memory + i * j->run_bytes);
   const int64_t panel_block = index % j->panel_blocks;
   index /= j->panel_blocks;
   task.t0 = index % j->row_blocks * j->rows_block;
@@ -496,7 +346,7 @@ static void run_task(void *arg, int64_t index, int thread) {
   task.group = index / image_blocks;
   task.panel0 = part(j->panels, j->panel_blocks, panel_block);
   task.panel1 = part(j->panels, j->panel_blocks, panel_block + 1);
-  task.window = open_window(&task, (float *)(void *)(memory + LISTS * j->run_bytes));
+  task.window = open_window(&task, (float *)(void *)(memory + CORRELATE_LISTS * j->run_bytes));
   const int64_t step = j->sweep ? task.panel1 - task.panel0 : j->group;
   for (int64_t panel = task.panel0; panel < task.panel1; panel += step)
     for (int64_t phase = 0; phase < c->phases_h * c->phases_w; phase++)
@@ -504,7 +354,7 @@ static void run_task(void *arg, int64_t index, int thread) {
 }
 
 void lamina_conv_correlate(const correlation *c) {
-  correlate_job j = describe(c);
+  correlate_job j = lamina_conv_correlate_job(c);
   j.workspace = c->shape->node->workspace;
   const int64_t blocks = layer_ceil_div(c->shape->images, j.images_block) * j.row_blocks * j.panel_blocks;
   if (j.count_h > 0 && j.count_w > 0) c->shape->host->parallel(c->shape->host, c->shape->groups * blocks, run_task, &j);
