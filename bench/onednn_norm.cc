@@ -28,7 +28,7 @@ private:
   const Data &data_;
   api::Dims dims_, channels_;
   api::Desc desc_;
-  dnnl::memory x_, scale_, shift_, mean_, variance_, workspace_, y_;
+  dnnl::memory x_, scale_, shift_, mean_, variance_, workspace_, y_, add_;
 
   Flags flags(bool training) const {
     Flags f = Flags::use_scale | Flags::use_shift;
@@ -58,15 +58,23 @@ private:
     if (measured) result(y_, dims_, Tag::nhwc);
   }
 
-  /* y = max(y + add, 0) in place: the add with the ReLU as its post-op. */
+  /* The numbers of an activation without their layout, padding included. */
+  dnnl::memory flat(const dnnl::memory &m) {
+    const auto floats = static_cast<api::Dims::value_type>(m.get_desc().get_size() / sizeof(float));
+    return {tagged({floats}, Tag::a), engine_, m.get_data_handle()};
+  }
+
+  /* y = max(y + add, 0) in place: the add with the ReLU as its post-op. It is the same sum in any layout; told of one whose
+     channels are padded, oneDNN 2.6's kernel writes past its end. */
   void add_relu(bool measured) {
     dnnl::primitive_attr attr = attributes();
     dnnl::post_ops ops;
     api::append_relu(ops);
     attr.set_post_ops(ops);
-    const dnnl::memory add = laid_out(plain(dims_, Tag::nhwc, data_.add), desc_);
-    step<dnnl::binary>(api::add(engine_, desc_, attr), {{DNNL_ARG_SRC_0, y_}, {DNNL_ARG_SRC_1, add}, {DNNL_ARG_DST, y_}},
-                       measured);
+    add_ = laid_out(plain(dims_, Tag::nhwc, data_.add), desc_);
+    const dnnl::memory y = flat(y_), add = flat(add_);
+    step<dnnl::binary>(api::add(engine_, y.get_desc(), attr),
+                       {{DNNL_ARG_SRC_0, y}, {DNNL_ARG_SRC_1, add}, {DNNL_ARG_DST, y}}, measured);
   }
 
   void backward() {

@@ -60,6 +60,20 @@ static lamina_status infer(lamina_node *node) {
   return LAMINA_OK;
 }
 
+/* Optional: after a convolution or a linear layer nothing of the above runs at inference. Lamina calls this function on
+   the pieces of their output instead, while they are in cache. */
+static void activate(int64_t n, const float *parameters, const float *in, float *out) {
+  (void)parameters; /* up to four numbers, which as_epilogue could set from node->attrs */
+  for (int64_t i = 0; i < n; i++) out[i] = in[i] / (1 + fabsf(in[i]));
+}
+
+static int as_epilogue(const lamina_node *node, lamina_epilogue *epilogue) {
+  (void)node;
+  epilogue->parts |= LAMINA_EPILOGUE_ACTIVATION;
+  epilogue->activation = activate;
+  return 1;
+}
+
 static const lamina_port x = {
     .size = sizeof x, .name = "x", .kind = LAMINA_PORT_INPUT, .flags = LAMINA_PORT_BACKWARD_READS, .doc = "any shape"};
 static const lamina_port y = {.size = sizeof y, .name = "y", .kind = LAMINA_PORT_OUTPUT, .doc = "the same shape"};
@@ -71,7 +85,8 @@ static const lamina_layer softsign = {.size = sizeof softsign,
                                       .attrs = (const lamina_attr *const[]){NULL},
                                       .ports = (const lamina_port *const[]){&x, &y, NULL},
                                       .kernels = (const lamina_kernel *const[]){&kernel, NULL},
-                                      .infer = infer};
+                                      .infer = infer,
+                                      .as_epilogue = as_epilogue};
 
 /* The one symbol that Lamina looks for; all others stay inside. */
 extern const lamina_plugin lamina_plugin_entry __attribute__((visibility("default")));

@@ -38,8 +38,19 @@ typedef struct lamina_tile {
   const float *add;  /* row stride add_row, or NULL */
   int64_t add_row;
   float lo, hi;
-  const float *prefetch; /* memory that comes next (a weight panel), walked into L2 as k goes on; or NULL */
+  const float *prefetch; /* memory that comes next (a weight panel), walked into L2 as k goes on; or NULL. For tiles of
+                            several panels: the first of the next ones, and that B is to be fetched ahead at all */
+  int prefetch_two;      /* for tiles of one panel: walk two lines a step, not one */
+  int64_t more;          /* the same for so many further tiles, of the rows that follow; `prefetch` walks on */
+  int64_t b_panel;       /* read by tiles of several panels: floats from one panel of B to the next */
 } lamina_tile;
+
+/* Tiles of up to `rows` rows and 1 to `panels` panels of B side by side: tile[m] computes m rows, n <= panels * nr,
+   and reads the panels that n reaches into. An element has the same bits whatever the shape. */
+typedef struct lamina_gemm_shape {
+  int rows, panels;
+  void (*const *tile)(const lamina_tile *tile);
+} lamina_gemm_shape;
 
 typedef struct lamina_gemm_kernels {
   int mr, nr;
@@ -50,6 +61,9 @@ typedef struct lamina_gemm_kernels {
   void (*pack_b)(int64_t k, int64_t n, const float *b, int64_t b_k, int64_t b_n, const float *scale, float *dst);
   /* dst[c * dst_ld + r] = src[r * src_ld + c]. */
   void (*transpose)(int64_t rows, int64_t cols, const float *src, int64_t src_ld, float *dst, int64_t dst_ld);
+  /* By panels, ascending; the first is mr rows, one panel, `tile`. */
+  int shapes;
+  const lamina_gemm_shape *shape;
 } lamina_gemm_kernels;
 
 /**
@@ -58,15 +72,15 @@ typedef struct lamina_gemm_kernels {
  *                       a[r.a + m * a_row + p] * b[r.b + p * nr + j] ),
  * the epilogue as in lamina_tile. A run is a tap of the kernel, or neighbouring taps whose channels follow each other.
  */
-typedef struct lamina_conv_run {
+typedef struct lamina_conv_taps {
   int64_t a, b; /* where it begins, counted from the tile's a and b */
   int64_t k;
   int first, last; /* rows that take part, at least one: the others lie beside the image. first = 0 or last = rows */
-} lamina_conv_run;
+} lamina_conv_taps;
 
 typedef struct lamina_conv_tile {
   int64_t runs;
-  const lamina_conv_run *run;
+  const lamina_conv_taps *run;
   const float *a;
   int64_t a_row;
   const float *b;
@@ -95,38 +109,80 @@ typedef struct lamina_conv_kernels {
   void (*const *const *tile)(lamina_conv_tile *tile);
 } lamina_conv_kernels;
 
+/*
+ * Both passes of the gradient of z = (x - mean) * scale + offset, y = clamp(z + add). The clamp lets dy through where y, or
+ * z when nothing was added, lies inside of its bounds: dz = dy there, and 0 elsewhere.
+ */
+typedef struct lamina_norm_backward {
+  int64_t rows, channels;
+  const float *x, *dy;
+  int64_t x_ld, dy_ld;
+  const float *mean;
+  /* The clamp: by y if that is given, else by z if scale is, else there is none. */
+  const float *y;
+  int64_t y_ld;
+  const float *scale, *offset;
+  float lo, hi;
+  /* reduce: sum_dz[c] = sum of dz, sum_dz_xc[c] = sum of dz * (x - mean[c]). Overwrites both. */
+  float *sum_dz, *sum_dz_xc;
+  /* apply: dx (+)= a[c] * dz + b[c] * (x - mean[c]) + d[c], and d_add (+)= dz; dx may be dy. d_add only with y, and NULL if
+     it is not wanted. */
+  const float *a, *b, *d;
+  int accumulate, accumulate_add;
+  float *dx, *d_add;
+  int64_t dx_ld, d_add_ld;
+} lamina_norm_backward;
+
+/* From a batch's statistics to what the passes over x need, for each channel. The mean is kept as hi + lo. */
+typedef struct lamina_norm_channels {
+  int64_t channels;
+  double rows, eps;
+  const double *mean, *m2;   /* m2: sum of squared deviations */
+  const float *weight, *bias; /* or NULL: ones, zeros */
+  float *hi, *lo, *invstd;
+  float *scale, *offset; /* of normalize, which subtracts hi */
+} lamina_norm_channels;
+
 typedef struct lamina_norm_kernels {
   /* sum[c] = sum over rows of (x - shift[c]); sum_sq[c] = the same of its square. Overwrites both. */
   void (*moments)(int64_t rows, int64_t channels, const float *x, int64_t ld, const float *shift, float *sum,
                   float *sum_sq);
+  /* Merges the mean and m2 of rows_b rows into those of `rows` rows (Chan, Golub and LeVeque 1979), in double. */
+  void (*merge)(int64_t channels, double rows, double rows_b, const double *mean_b, const double *m2_b, double *mean,
+                double *m2);
+  /* The same with what `moments` gave for rows_b rows; the shift becomes their mean. */
+  void (*merge_moments)(int64_t channels, double rows, double rows_b, const float *sum, const float *sum_sq, float *shift,
+                        double *mean, double *m2);
+  void (*finish)(const lamina_norm_channels *channels);
   /* y = clamp((x - mean[c]) * scale[c] + offset[c] (+ add)). add may be NULL. y may be x or add. */
   void (*normalize)(int64_t rows, int64_t channels, const float *x, int64_t x_ld, const float *mean, const float *scale,
                     const float *offset, const float *add, int64_t add_ld, float lo, float hi, float *y, int64_t y_ld);
-  /* sum_dy[c] = sum of dy; sum_dy_xc[c] = sum of dy * (x - mean[c]). Overwrites both. */
-  void (*backward_reduce)(int64_t rows, int64_t channels, const float *x, int64_t x_ld, const float *dy, int64_t dy_ld,
-                          const float *mean, float *sum_dy, float *sum_dy_xc);
-  /* dx (+)= a[c] * dy + b[c] * (x - mean[c]) + d[c]. dx may be dy. */
-  void (*backward_apply)(int64_t rows, int64_t channels, const float *x, int64_t x_ld, const float *dy, int64_t dy_ld,
-                         const float *mean, const float *a, const float *b, const float *d, int accumulate, float *dx,
-                         int64_t dx_ld);
+  void (*backward_reduce)(const lamina_norm_backward *backward);
+  void (*backward_apply)(const lamina_norm_backward *backward);
   /* sum[c] = sum over rows of x. Overwrites. */
   void (*column_sum)(int64_t rows, int64_t channels, const float *x, int64_t ld, float *sum);
 } lamina_norm_kernels;
 
 typedef enum lamina_activation {
   LAMINA_ACTIVATION_RELU,
-  LAMINA_ACTIVATION_LEAKY_RELU, /* parameter: negative slope */
+  LAMINA_ACTIVATION_LEAKY_RELU, /* parameters: negative slope */
   LAMINA_ACTIVATION_SIGMOID,
   LAMINA_ACTIVATION_TANH,
+  LAMINA_ACTIVATION_CLIP,         /* parameters: lo, hi */
+  LAMINA_ACTIVATION_HARD_SIGMOID, /* clamp(x + 3, 0, 6) / 6 */
+  LAMINA_ACTIVATION_SILU,         /* x * sigmoid(x); from here on the gradient is computed from x */
+  LAMINA_ACTIVATION_HARD_SWISH,   /* x * hard_sigmoid(x) */
   LAMINA_ACTIVATION_COUNT
 } lamina_activation;
 
 typedef struct lamina_eltwise_kernels {
-  /* y = f(x); y may be x. Relative error of sigmoid and tanh <= 4e-7 (absolute below 1e-37). */
-  void (*activation[LAMINA_ACTIVATION_COUNT])(int64_t n, float parameter, const float *x, float *y);
-  /* dx (+)= dy * f'(.), computed from the output y (a leaky slope is > 0, so that the sign of y tells). dx may be dy. */
-  void (*activation_backward[LAMINA_ACTIVATION_COUNT])(int64_t n, float parameter, const float *y, const float *dy,
-                                                       int accumulate, float *dx);
+  /* y = f(x); y may be x. Relative error of sigmoid, tanh and silu <= 4e-7 (absolute below 1e-37). What has no parameters
+     takes NULL. */
+  void (*activation[LAMINA_ACTIVATION_COUNT])(int64_t n, const float *parameters, const float *x, float *y);
+  /* dx (+)= dy * f'(.), where a is the output y (a leaky slope is > 0, so that the sign of y tells) or, for silu and hard
+     swish, the input x. dx may be dy. */
+  void (*activation_backward[LAMINA_ACTIVATION_COUNT])(int64_t n, const float *parameters, const float *a,
+                                                       const float *dy, int accumulate, float *dx);
   void (*add)(int64_t n, const float *a, const float *b, float lo, float hi, float *y); /* y = clamp(a + b); y may be a or b */
   void (*add_scaled)(int64_t n, float scale, const float *x, float *y);                 /* y += scale * x */
   void (*multiply)(int64_t n, const float *a, const float *b, int accumulate, float *y); /* y (+)= a * b */
@@ -170,6 +226,37 @@ typedef struct lamina_optimizer_kernels {
   double (*sum_squares)(int64_t n, const float *x); /* accumulated in double, in a fixed order */
 } lamina_optimizer_kernels;
 
+/*
+ * Winograd's minimal filtering F(m x m, 3 x 3) (Lavin and Gray 2015): y = A^T ((G g G^T) . (B^T d B)) A for tiles of m x m
+ * outputs, from m + 2 points along each axis, of which the last is infinity. A narrow tile has one output less along an
+ * axis and leaves that last point out; all other points, and so the weights, are the same. Point (i, j) is number
+ * i * points + j; `rows` and `columns` are a tile's points along the axes, points or points - 1.
+ */
+typedef struct lamina_winograd_output {
+  int64_t channels;
+  const float *m;  /* m[p * m_point + c] */
+  int64_t m_point; /* m has whole vectors of channels */
+  int rows, columns;
+  const float *bias;       /* channels floats, or NULL */
+  const float *const *add; /* outputs * outputs pixels, or NULL; read where y is written */
+  float *const *y;         /* outputs * outputs pixels; NULL for one that is not wanted */
+  float lo, hi;            /* y = clamp(A^T m A + bias + add) */
+} lamina_winograd_output;
+
+typedef struct lamina_winograd_form {
+  int outputs, points; /* along an axis: 2 and 4, or 4 and 6 */
+  /* v[p * v_point + c] = (B^T d B)(p) for d(i, j) = x[i * points + j][c], c < channels, x pointing at points * points
+     pixels. v gets whole vectors, with zeros after the last channel. */
+  void (*input)(int64_t channels, const float *const *x, int rows, int columns, float *v, int64_t v_point);
+  void (*output)(const lamina_winograd_output *output);
+  /* u[p * u_point + i] = (G g G^T)(p) for g(r, s) = g[(3 r + s) * g_tap + i], i < n. */
+  void (*weights)(int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point);
+} lamina_winograd_form;
+
+typedef struct lamina_winograd_kernels {
+  lamina_winograd_form f2, f4;
+} lamina_winograd_kernels;
+
 typedef struct lamina_kernels {
   const char *isa;   /* "generic", "avx2", "avx512", "neon" */
   int vector_floats;
@@ -180,6 +267,7 @@ typedef struct lamina_kernels {
   const lamina_softmax_kernels *softmax;
   const lamina_optimizer_kernels *optimizer;
   const lamina_conv_kernels *conv;
+  const lamina_winograd_kernels *winograd;
 } lamina_kernels;
 
 extern const lamina_kernels lamina_kernels_generic;

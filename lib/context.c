@@ -119,6 +119,10 @@ void lamina_context_destroy(lamina_context *context) {
     next = m->next;
     if (m != &context->first_message) lamina_free(context, m);
   }
+  for (lamina_string *t = context->texts, *next; t; t = next) {
+    next = t->next;
+    lamina_free(context, t);
+  }
   pthread_mutex_destroy(&context->message_lock);
   if (context->locale) freelocale(context->locale);
   if (context->options.release)

@@ -14,6 +14,12 @@
 
 #define LAMINA_MESSAGE_BYTES 1024
 
+/* A string that lives as long as the context. */
+typedef struct lamina_string {
+  struct lamina_string *next;
+  char text[];
+} lamina_string;
+
 typedef struct lamina_pool lamina_pool;
 typedef struct lamina_registry lamina_registry;
 
@@ -34,7 +40,8 @@ struct lamina_context {
   lamina_registry *registry;
   lamina_message *messages;     /* one for each thread that failed */
   lamina_message first_message; /* the first of them: reporting a lack of memory needs none */
-  pthread_mutex_t message_lock;
+  lamina_string *texts;
+  pthread_mutex_t message_lock; /* of messages and texts */
   int threads, cores;
   locale_t locale; /* C: a number in a model reads the same whatever the program's locale */
   char cpu_name[96];
@@ -60,6 +67,8 @@ void *lamina_alloc(const lamina_context *context, size_t bytes) __attribute__((m
 void *lamina_alloc_zeroed(const lamina_context *context, size_t bytes);
 void lamina_free(const lamina_context *context, void *memory);
 char *lamina_copy_string(const lamina_context *context, const char *text);
+/* The one copy of `text` that lives as long as the context, made if there is none yet; NULL without memory. */
+const char *lamina_intern(const lamina_context *context, const char *text);
 /* A copy with room for `count` items, at least doubled when it must grow; NULL leaves the old array as it is. */
 void *lamina_grow(const lamina_context *context, void *array, size_t *capacity, size_t count, size_t item_bytes);
 

@@ -59,6 +59,7 @@ static void inherit(lamina_kernels *table, const lamina_kernels *isa) {
   if (isa->softmax) table->softmax = isa->softmax;
   if (isa->optimizer) table->optimizer = isa->optimizer;
   if (isa->conv) table->conv = isa->conv;
+  if (isa->winograd) table->winograd = isa->winograd;
 }
 
 lamina_status lamina_dispatch_compose(const char *isa, lamina_kernels *table, char *error, size_t error_size) {

@@ -63,6 +63,10 @@ lamina_status lamina_plan_explain(const lamina_plan *plan, void (*write)(void *u
   for (int n = 0; n < plan->node_count; n++) write_node(plan, n, write, user);
   snprintf(line, sizeof line, "\n%d nodes run, %d were merged into others\n", info.nodes, info.fused);
   write(user, line);
+  if (plan->options.tune) {
+    snprintf(line, sizeof line, "tuned: %d kernels measured, %d choices remembered\n", info.timed, info.remembered);
+    write(user, line);
+  }
   snprintf(line, sizeof line, "forward %.3f GFLOP, backward %.3f GFLOP\n", info.flops * 1e-9, info.backward_flops * 1e-9);
   write(user, line);
   snprintf(line, sizeof line,

@@ -62,6 +62,13 @@ static void host_gemm_pack_b(const lamina_host *host, int64_t k, int64_t n, cons
   lamina_gemm_pack_b(context_of(host), k, n, b, b_k, b_n, scale, packed);
 }
 
+static const char *host_gemm_algorithm(const lamina_host *host, const lamina_gemm *gemm) {
+  char text[64];
+  lamina_gemm_describe(context_of(host), gemm, text, sizeof text);
+  const char *algorithm = lamina_intern(context_of(host), text);
+  return algorithm ? algorithm : "gemm";
+}
+
 static const void *host_ext(const lamina_host *host, const char *id) {
   return id && strcmp(id, LAMINA_KERNELS_EXT) == 0 ? &context_of(host)->kernels : NULL;
 }
@@ -85,5 +92,6 @@ void lamina_host_init(lamina_context *context) {
       .gemm_pack_b = host_gemm_pack_b,
       .ext = host_ext,
       .math = context->options.math,
+      .gemm_algorithm = host_gemm_algorithm,
   };
 }

@@ -13,7 +13,8 @@ static lamina_status check_plugin(const lamina_context *context, const lamina_pl
   if (plugin->size < sizeof(lamina_plugin))
     return lamina_fail(context, LAMINA_PLUGIN_ERROR, "%s: its descriptor is %zu bytes long, not the %zu of this ABI", path,
                        plugin->size, sizeof(lamina_plugin));
-  if (plugin->abi_major != LAMINA_PLUGIN_ABI_MAJOR)
+  if (plugin->abi_major != LAMINA_PLUGIN_ABI_MAJOR ||
+      (LAMINA_PLUGIN_ABI_MAJOR == 0 && plugin->abi_minor != LAMINA_PLUGIN_ABI_MINOR))
     return lamina_fail(context, LAMINA_UNSUPPORTED, "%s: it was compiled for layer ABI %u.%u; this library has %d.%d", path,
                        plugin->abi_major, plugin->abi_minor, LAMINA_PLUGIN_ABI_MAJOR, LAMINA_PLUGIN_ABI_MINOR);
   if (!plugin->id || !plugin->layers || !plugin->layers[0])

@@ -53,3 +53,17 @@ void *lamina_grow(const lamina_context *context, void *array, size_t *capacity, 
   *capacity = wanted;
   return grown;
 }
+
+const char *lamina_intern(const lamina_context *context, const char *text) {
+  lamina_context *mutable = (lamina_context *)context;
+  pthread_mutex_lock(&mutable->message_lock);
+  lamina_string *t = mutable->texts;
+  while (t && strcmp(t->text, text) != 0) t = t->next;
+  if (!t && (t = lamina_alloc(context, sizeof *t + strlen(text) + 1))) {
+    strcpy(t->text, text);
+    t->next = mutable->texts;
+    mutable->texts = t;
+  }
+  pthread_mutex_unlock(&mutable->message_lock);
+  return t ? t->text : NULL;
+}

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "plan.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static lamina_status read_options(lamina_graph *graph, const lamina_plan_options *given, lamina_plan_options *options) {
@@ -14,11 +15,14 @@ static lamina_status read_options(lamina_graph *graph, const lamina_plan_options
                        (long long)options->batch);
   if (options->mode != LAMINA_INFER && options->mode != LAMINA_TRAIN)
     return lamina_fail(graph->context, LAMINA_INVALID_ARGUMENT, "plan options: %d is not a mode", (int)options->mode);
+  const char *tune = getenv("LAMINA_PLAN_TUNE");
+  if (options->tune == 0) options->tune = tune && *tune && strcmp(tune, "0") != 0;
+  if (options->tune < 0) options->tune = 0;
   return LAMINA_OK;
 }
 
-/* Parameters that nothing was written to get their initial values, and everything is packed once. */
-static lamina_status prepare_parameters(lamina_plan *plan) {
+/* Parameters that nothing was written to get their initial values. */
+static lamina_status write_parameters(lamina_plan *plan) {
   lamina_store *store = plan->graph->store;
   for (int n = 0; n < plan->node_count; n++) {
     plan_node *node = &plan->nodes[n];
@@ -31,6 +35,14 @@ static lamina_status prepare_parameters(lamina_plan *plan) {
         if (status) return status;
         plan->changes_states |= plan->options.mode == LAMINA_TRAIN && !entry->trainable;
       }
+  }
+  return LAMINA_OK;
+}
+
+/* Everything is packed once. */
+static lamina_status pack_parameters(lamina_plan *plan) {
+  for (int n = 0; n < plan->node_count; n++) {
+    plan_node *node = &plan->nodes[n];
     if (node->cost.packed) {
       node->packed = lamina_alloc(plan->context, node->cost.packed);
       if (!node->packed) return lamina_fail_memory(plan->context, node->cost.packed);
@@ -47,9 +59,11 @@ static lamina_status build(lamina_plan *plan, const char *outputs) {
   lamina_status status = lamina_plan_clone(plan, outputs);
   if (!status) status = lamina_plan_run_passes(plan);
   if (!status) status = lamina_plan_need_gradients(plan);
+  if (!status && plan->options.tune) status = write_parameters(plan); /* kernels are measured with them */
   if (!status) status = lamina_plan_choose_kernels(plan);
   if (!status) status = lamina_plan_place(plan);
-  if (!status) status = prepare_parameters(plan);
+  if (!status) status = write_parameters(plan);
+  if (!status) status = pack_parameters(plan);
   return status;
 }
 
@@ -114,6 +128,10 @@ static void fill_view(const lamina_plan *plan, const plan_node *node, lamina_nod
   if (node->add >= 0) view->epilogue.add = plan->values[node->add].shape;
 }
 
+uint32_t lamina_plan_input_flags(const plan_node *node, int input) {
+  return input < node->source->n_inputs ? lamina_input_port(node->source->layer, input)->flags : 0;
+}
+
 lamina_node *lamina_plan_view(const lamina_plan *plan, const plan_node *node) {
   const int params = node->source->n_params;
   const size_t tensors = 2 * (size_t)(node->n_inputs + node->n_outputs + params);
@@ -126,6 +144,7 @@ lamina_node *lamina_plan_view(const lamina_plan *plan, const plan_node *node) {
                         .name = node->source->name,
                         .host = &plan->context->host,
                         .mode = plan->options.mode,
+                        .kernel = node->kernel,
                         .attrs = node->attrs,
                         .n_inputs = node->n_inputs,
                         .n_outputs = node->n_outputs,
@@ -154,7 +173,9 @@ lamina_status lamina_plan_get_info(const lamina_plan *plan, lamina_plan_info *in
                            .fused = plan->fused_count,
                            .arena = plan->arena,
                            .unplanned = plan->unplanned,
-                           .workspace = plan->workspace};
+                           .workspace = plan->workspace,
+                           .timed = plan->timed,
+                           .remembered = plan->remembered};
   for (int n = 0; n < plan->node_count; n++) {
     const plan_node *node = &plan->nodes[n];
     full.saved += node->saved_buffer >= 0 ? node->cost.saved : 0;

@@ -28,7 +28,7 @@ typedef struct plan_node {
   int n_inputs, n_outputs;
   int *inputs, *outputs;
   lamina_epilogue epilogue;
-  int add;                  /* the value that the epilogue adds, or -1 */
+  int add;                  /* the value that the epilogue adds, or -1; in TRAIN the last of the inputs as well */
   const graph_node *affine; /* a node folded into the packed weights, or NULL */
   char *fused, *rejected;   /* for explain */
   bool removed, is_view, backward;
@@ -54,6 +54,7 @@ struct lamina_plan {
   lamina_plan_options options;
   plan_node *nodes;
   int node_count, fused_count;
+  int timed, remembered; /* by tuning: kernels that were measured, nodes whose choice was known */
   plan_value *values; /* same indices as the graph's at the time */
   int value_count;
   plan_buffer *buffers;
@@ -66,6 +67,9 @@ struct lamina_plan {
 /* A lamina_node with its tensor arrays in one block of memory; shapes filled in, data NULL but for parameters. */
 lamina_node *lamina_plan_view(const lamina_plan *plan, const plan_node *node);
 void lamina_plan_retain(lamina_plan *plan);
+
+/* Flags of an input's port; none for the addend of an epilogue, which follows the graph's inputs. */
+uint32_t lamina_plan_input_flags(const plan_node *node, int input);
 
 /* The steps, in their order. */
 lamina_status lamina_plan_clone(lamina_plan *plan, const char *outputs);

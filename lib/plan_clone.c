@@ -38,6 +38,7 @@ static void mark_needed(const lamina_plan *plan, bool *needed) {
     }
 }
 
+/* With room for one more. */
 static int *copy_ints(const lamina_context *context, const int *from, int count) {
   int *copy = lamina_alloc(context, (size_t)(count + 1) * sizeof *copy);
   if (copy && count) memcpy(copy, from, (size_t)count * sizeof *copy);
@@ -61,7 +62,7 @@ static lamina_status clone_node(lamina_plan *plan, const graph_node *source) {
   if (!node->inputs || !node->outputs || !node->temporary || !node->attrs)
     return lamina_fail_memory(context, attrs * sizeof *node->attrs);
   memcpy(node->attrs, source->attrs, attrs * sizeof *node->attrs);
-  for (int i = 0; i < node->n_inputs; i++) node->temporary[i] = -1;
+  for (int i = 0; i <= node->n_inputs; i++) node->temporary[i] = -1; /* one more: a pass may append an input */
   for (int i = 0; i < node->n_outputs; i++) plan->values[node->outputs[i]].producer = plan->node_count - 1;
 
   lamina_node *view = lamina_plan_view(plan, node);

@@ -1,17 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Chooses each node's kernel, packs its parameters, and decides which gradients are computed. */
+/* Chooses each node's kernel (the first that finds itself worthwhile, or the fastest when the plan is tuned), packs its parameters, and decides which gradients are computed. */
 #include <stdio.h>
 #include <string.h>
 
 #include "dispatch.h"
 #include "plan.h"
+#include "tune.h"
 
-static const char *why_not(const lamina_plan *plan, const plan_node *node, const lamina_kernel *kernel,
-                           const lamina_node *view) {
+static bool is_generic_by_mistake(const lamina_plan *plan, const plan_node *node, const lamina_kernel *kernel) {
+  return plan->options.strict && !node->is_view && strcmp(kernel->name, "generic") == 0 &&
+         strcmp(plan->context->cpu.isa, "generic") != 0;
+}
+
+const char *lamina_kernel_refusal(const lamina_plan *plan, const plan_node *node, const lamina_kernel *kernel,
+                                  lamina_node *view, bool tuned) {
   if (kernel->isa && !lamina_dispatch_includes(plan->context->cpu.isa, kernel->isa)) return "its instruction set is not in use";
   if (node->backward && !kernel->backward) return "it has no backward";
-  if (kernel->supports && !kernel->supports(view)) return "it does not support this node";
-  return NULL;
+  if (tuned && is_generic_by_mistake(plan, node, kernel)) return "it is generic code";
+  view->kernel = kernel;
+  if (tuned && kernel->possible && kernel->possible(view)) return NULL;
+  if (!kernel->supports || kernel->supports(view)) return NULL;
+  return kernel->possible && kernel->possible(view) ? "it is not worthwhile" : "it does not support this node";
 }
 
 static lamina_status note_rejection(lamina_plan *plan, plan_node *node, const lamina_kernel *kernel, const char *reason) {
@@ -25,24 +34,48 @@ static lamina_status note_rejection(lamina_plan *plan, plan_node *node, const la
   return LAMINA_OK;
 }
 
-static lamina_status choose(lamina_plan *plan, plan_node *node, const lamina_node *view) {
+/* Why the kernels that do not run the node do not. */
+static lamina_status note_rejections(lamina_plan *plan, plan_node *node, lamina_node *view,
+                                     const lamina_tuning *tuning) {
+  const lamina_kernel *const *kernels = node->source->layer->kernels;
+  lamina_status status = LAMINA_OK;
+  double fastest = 0;
+  char text[96];
+  for (int i = 0; kernels[i] && i < LAMINA_TUNE_KERNELS; i++)
+    if (kernels[i] == tuning->fastest) fastest = tuning->us[i];
+  for (int i = 0; kernels[i] && !status; i++) {
+    if (kernels[i] == node->kernel) continue;
+    const char *reason = lamina_kernel_refusal(plan, node, kernels[i], view, tuning->fastest != NULL);
+    if (!reason && tuning->remembered) reason = "it was slower when it was measured";
+    if (!reason && i < LAMINA_TUNE_KERNELS && tuning->us[i] > 0) {
+      snprintf(text, sizeof text, "it took %.1f us, %s took %.1f", tuning->us[i], node->kernel->name, fastest);
+      reason = text;
+    }
+    if (reason) status = note_rejection(plan, node, kernels[i], reason);
+  }
+  return status;
+}
+
+static lamina_status choose(lamina_plan *plan, plan_node *node, lamina_node *view, lamina_wisdom *wisdom) {
   const lamina_context *context = plan->context;
   const lamina_layer *layer = node->source->layer;
-  lamina_status status = LAMINA_OK;
-  for (const lamina_kernel *const *k = layer->kernels; *k && !status; k++) {
-    const char *reason = why_not(plan, node, *k, view);
-    if (!reason && !node->kernel) node->kernel = *k;
-    if (reason) status = note_rejection(plan, node, *k, reason);
-  }
+  lamina_tuning tuning = {0};
+  for (const lamina_kernel *const *k = layer->kernels; *k && !node->kernel; k++)
+    if (!lamina_kernel_refusal(plan, node, *k, view, false)) node->kernel = *k;
+  if (node->kernel && wisdom) lamina_tune_node(plan, node, wisdom, &tuning);
+  if (tuning.fastest) node->kernel = tuning.fastest;
+  plan->remembered += tuning.remembered;
+  for (int i = 0; i < LAMINA_TUNE_KERNELS; i++) plan->timed += tuning.us[i] > 0;
+  lamina_status status = note_rejections(plan, node, view, &tuning);
   if (status) return status;
   if (!node->kernel)
     return lamina_fail(context, LAMINA_UNSUPPORTED, "node '%s': no kernel of layer '%s' can run it (%s)",
                        node->source->name, layer->name, node->rejected);
-  if (plan->options.strict && !node->is_view && strcmp(node->kernel->name, "generic") == 0 &&
-      strcmp(context->cpu.isa, "generic") != 0)
+  if (is_generic_by_mistake(plan, node, node->kernel))
     return lamina_fail(context, LAMINA_UNSUPPORTED, "node '%s': strict mode, and layer '%s' has only generic code for it (%s)",
                        node->source->name, layer->name, node->rejected ? node->rejected : "no other kernel");
   node->cost = (lamina_cost){.size = sizeof node->cost, .algorithm = node->kernel->name};
+  view->kernel = node->kernel;
   if (node->kernel->plan) status = node->kernel->plan(view, &node->cost);
   if (!status && plan->options.mode == LAMINA_INFER) node->cost.saved = 0;
   if (!status && (node->cost.packed > SIZE_MAX / 4 || node->cost.saved > SIZE_MAX / 4 || node->cost.workspace > SIZE_MAX / 4))
@@ -57,20 +90,27 @@ static bool is_same_memory(const lamina_node *view) {
          lamina_tensor_count(&view->inputs[0]) == lamina_tensor_count(&view->outputs[0]);
 }
 
-lamina_status lamina_plan_choose_kernels(lamina_plan *plan) {
+static lamina_status choose_all(lamina_plan *plan, lamina_wisdom *wisdom) {
   for (int n = 0; n < plan->node_count; n++) {
     plan_node *node = &plan->nodes[n];
     lamina_node *view = lamina_plan_view(plan, node);
     if (!view) return lamina_fail_memory(plan->context, sizeof *view);
     node->is_view = node->source->layer->is_view && !node->epilogue.parts && is_same_memory(view) &&
                     node->source->layer->is_view(view);
-    lamina_status status = choose(plan, node, view);
+    lamina_status status = choose(plan, node, view, wisdom);
     lamina_free(plan->context, view);
     if (status) return status;
     if (node->is_view) node->cost = (lamina_cost){.size = sizeof node->cost, .algorithm = "view"};
     if (node->cost.workspace > plan->workspace) plan->workspace = node->cost.workspace;
   }
   return LAMINA_OK;
+}
+
+lamina_status lamina_plan_choose_kernels(lamina_plan *plan) {
+  lamina_wisdom *wisdom = plan->options.tune ? lamina_wisdom_open(plan->context) : NULL; /* without it nothing is tuned */
+  const lamina_status status = choose_all(plan, wisdom);
+  lamina_wisdom_close(wisdom);
+  return status;
 }
 
 /* Whether a pattern in which '*' stands for any characters, and every other one for itself, is the whole name. */
@@ -126,7 +166,7 @@ static void need_gradients_of(const lamina_plan *plan, plan_node *node) {
   if (!differentiable) return;
   for (int i = 0; i < node->n_inputs; i++)
     if (plan->values[node->inputs[i]].needs_gradient &&
-        !(lamina_input_port(node->source->layer, i)->flags & LAMINA_PORT_NO_GRADIENT))
+        !(lamina_plan_input_flags(node, i) & LAMINA_PORT_NO_GRADIENT))
       node->need_inputs |= 1ull << i;
   for (int i = 0; i < node->source->n_params; i++)
     if (node->source->params[i] && node->source->params[i]->trainable &&

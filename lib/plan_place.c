@@ -35,10 +35,11 @@ static void find_last_uses(const lamina_plan *plan, int *last) {
     const lamina_layer *layer = node->source->layer;
     for (int i = 0; i < node->n_inputs; i++) {
       extend(&last[node->inputs[i]], n);
-      if (node->backward && !node->is_view && (lamina_input_port(layer, i)->flags & LAMINA_PORT_BACKWARD_READS))
+      if (node->backward && !node->is_view && (lamina_plan_input_flags(node, i) & LAMINA_PORT_BACKWARD_READS))
         extend(&last[node->inputs[i]], backward_time(plan, n));
     }
     if (node->add >= 0) extend(&last[node->add], n);
+    if (node->add >= 0 && node->backward) extend(&last[node->outputs[0]], backward_time(plan, n)); /* to tell a clamp */
     for (int i = 0; i < node->n_outputs; i++)
       if (node->backward && !node->is_view &&
           (lamina_port_at(layer, LAMINA_PORT_OUTPUT, i)->flags & LAMINA_PORT_BACKWARD_READS))

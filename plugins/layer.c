@@ -151,6 +151,15 @@ void layer_copy_body(const layer_pass *pass, int64_t n, float *const *at, int64_
   }
 }
 
+void layer_activate(const lamina_epilogue *epilogue, int64_t rows, int64_t n, float *y, int64_t ld) {
+  if (!(epilogue->parts & LAMINA_EPILOGUE_ACTIVATION)) return;
+  if (ld == n) {
+    n *= rows;
+    rows = 1;
+  }
+  for (int64_t r = 0; r < rows; r++, y += ld) epilogue->activation(n, epilogue->parameters, y, y);
+}
+
 void layer_pass_cost(const lamina_node *node, lamina_cost *cost, double flops, double tensors, const char *algorithm) {
   double n = (double)layer_count(&node->outputs[0]);
   cost->flops = cost->backward_flops = n * flops;

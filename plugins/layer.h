@@ -70,6 +70,9 @@ int64_t layer_pass_task(const layer_pass *pass, int64_t first);
 /* A pass that copies operand 0 to operand 1, or adds it there. */
 void layer_copy_body(const layer_pass *pass, int64_t n, float *const *at, int64_t first);
 
+/* Applies an epilogue's activation, if it has one, to rows x n floats at row stride `ld`. */
+void layer_activate(const lamina_epilogue *epilogue, int64_t rows, int64_t n, float *y, int64_t ld);
+
 /* Fills in the cost of an elementwise node: `flops` and `tensors` (read or written) for each element. */
 void layer_pass_cost(const lamina_node *node, lamina_cost *cost, double flops, double tensors, const char *algorithm);
 

@@ -113,7 +113,9 @@ static lamina_gemm forward_product(const linear *l) {
                    .bias = l->bias,
                    .lo = e->lo,
                    .hi = e->hi,
-                   .workspace = l->node->workspace};
+                   .workspace = l->node->workspace,
+                   .activation = e->activation,
+                   .parameters = e->parameters};
   if (e->parts & LAMINA_EPILOGUE_ADD) {
     g.add = e->add.data;
     g.add_row = row_stride(&e->add, 1);
@@ -198,7 +200,9 @@ static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   cost->bytes = 4 * (m * k + n * k + m * n);
   cost->backward_flops = (layer_needs_input(node, 0) ? 2 : 1) * cost->flops;
   cost->backward_bytes = (layer_needs_input(node, 0) ? 2 : 1) * cost->bytes;
-  cost->algorithm = "gemm";
+  product = forward_product(&l);
+  product.b_packed = (const float *)&l;
+  cost->algorithm = l.host->gemm_algorithm(l.host, &product);
   return LAMINA_OK;
 }
 
@@ -383,7 +387,7 @@ const lamina_layer lamina_layer_linear = {
     .version = 1,
     .doc = "matrix product with learned weights: y = x * weight^T + bias",
     .flags = LAMINA_LAYER_ACCUMULATES,
-    .epilogues = LAMINA_EPILOGUE_AFFINE | LAMINA_EPILOGUE_ADD | LAMINA_EPILOGUE_CLAMP,
+    .epilogues = LAMINA_EPILOGUE_AFFINE | LAMINA_EPILOGUE_ADD | LAMINA_EPILOGUE_CLAMP | LAMINA_EPILOGUE_ACTIVATION,
     .attrs = (const lamina_attr *const[]){&out_features, &bias_attr, &in_spatial, NULL},
     .ports = (const lamina_port *const[]){&x_port, &y_port, &weight_port, &bias_port, NULL},
     .kernels = (const lamina_kernel *const[]){&kernel, NULL},

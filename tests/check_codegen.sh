@@ -7,6 +7,7 @@
 #
 # A depth loop is what lies between a backward branch and its target and holds FMAs, with no such loop inside; one
 # has all of the tile's, those of a convolution that leave out rows have fewer.
+# A tile is named gemm_tile_ROWSxVECTORS_HALF: with half a vector more, or none. The depth loop is what lies between a backward branch and its target and holds the tile's FMAs, with no such loop inside.
 set -eu
 shift
 status=0 seen=0
@@ -28,7 +29,7 @@ check_tiles() {
         if (f > best) best = f
         if (f > 0 && s > best_spills) best_spills = s
       }
-      split(name, part, "[_x]"); want = part[3] * part[4]
+      split(name, part, "[_x]"); want = part[3] * (part[4] + part[5])
       verdict = best < want ? "NO LOOP WITH ALL FMAS" : best_spills > 0 ? "SPILLS" : "ok"
       if (verdict != "ok") bad = 1
       printf "%-7s %-16s %3d FMAs %3d spills  %s\n", isa, name, best, best_spills, verdict
@@ -37,7 +38,7 @@ check_tiles() {
     }
     /^[0-9a-f]+ <.*>:$/ {
       finish(); split("", at); split("", text); split("", target); lines = 0; frame = 0
-      if (match($2, /(gemm|conv)_tile_[0-9]+x[0-9]+/)) name = substr($2, RSTART, RLENGTH)
+      if (match($2, /(gemm_tile_[0-9]+x[0-9]+_[01]|conv_tile_[0-9]+x[0-9]+)/)) name = substr($2, RSTART, RLENGTH)
       next
     }
     name != "" && /^ *[0-9a-f]+:/ {

@@ -25,6 +25,8 @@ typedef struct compute_case {
   lamina_value attrs[8];
   lamina_tensor x; /* shape */
   uint32_t epilogue;
+  const char *kernel; /* one of the layer's; NULL: the first that supports the node */
+  double tolerance;   /* of compute_compare; 0: 2e-6 */
   int64_t gap;    /* floats between the rows of every activation */
   int accumulate; /* all gradients are added to what is there */
   int no_input_gradient;
@@ -43,11 +45,15 @@ void compute_prepare(compute_case *c, const lamina_context *context);
 void compute_run(compute_case *c, const lamina_context *context);
 void compute_release(compute_case *c);
 
+/* What the epilogue makes of a sum in double, after its clamp: the activation of the tests, or nothing. */
+double compute_activation(const compute_case *c, double y);
+
 /* A dense row-major tensor's element, or one with gaps: the i-th number without them. */
 float *compute_at(const lamina_tensor *t, int64_t i);
 int64_t compute_count(const lamina_tensor *t);
-/* |got - want| <= 2e-6 * sum of the magnitudes that were added up, for each number. */
-void compute_compare(const char *what, const lamina_tensor *got, const double *want, const double *magnitude);
+/* |got - want| <= tolerance * sum of the magnitudes that were added up, for each number. */
+void compute_compare(const compute_case *c, const char *what, const lamina_tensor *got, const double *want,
+                     const double *magnitude);
 /* The same bits as `other`, which compute_copy made. */
 float *compute_copy(const lamina_tensor *t);
 void compute_same_bits(const char *what, const lamina_tensor *t, const float *other, int threads);

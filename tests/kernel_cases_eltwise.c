@@ -6,40 +6,67 @@ static const int64_t sizes[] = {0,  1,  2,  3,  4,  5,  7,  8,  9,  12, 15, 16, 
                                 33, 47, 48, 49, 63, 64, 65, 79, 80, 95, 96, 127, 128, 129, 191, 300, 1000};
 enum { N_SIZES = sizeof sizes / sizeof sizes[0] };
 
-static const float slope = 0.01f;
+/* What leaky relu and clip take; for all others it is ignored. */
+static const float leaky_parameters[] = {0.01f}, clip_parameters[] = {-0.5f, 0.75f};
+
+static const float *parameters_of(lamina_activation a) {
+  return a == LAMINA_ACTIVATION_LEAKY_RELU ? leaky_parameters : a == LAMINA_ACTIVATION_CLIP ? clip_parameters : NULL;
+}
+
+static double gate(double x) { return x <= -3 ? 0 : x >= 3 ? 1 : x / 6 + 0.5; }
+static double sigmoid(double x) { return x < 0 ? exp(x) / (1 + exp(x)) : 1 / (1 + exp(-x)); }
 
 static double activation(lamina_activation a, double x) {
   switch (a) {
   case LAMINA_ACTIVATION_RELU:
     return x <= 0 ? 0 : x;
   case LAMINA_ACTIVATION_LEAKY_RELU:
-    return x > 0 ? x : (double)slope * x;
+    return x > 0 ? x : (double)leaky_parameters[0] * x;
   case LAMINA_ACTIVATION_SIGMOID:
-    return x < 0 ? exp(x) / (1 + exp(x)) : 1 / (1 + exp(-x));
+    return sigmoid(x);
   case LAMINA_ACTIVATION_TANH:
     return tanh(x);
+  case LAMINA_ACTIVATION_CLIP:
+    return x < (double)clip_parameters[0]   ? (double)clip_parameters[0]
+           : x > (double)clip_parameters[1] ? (double)clip_parameters[1]
+                                            : x;
+  case LAMINA_ACTIVATION_HARD_SIGMOID:
+    return gate(x);
+  case LAMINA_ACTIVATION_SILU:
+    return x * sigmoid(x);
+  case LAMINA_ACTIVATION_HARD_SWISH:
+    return x * gate(x);
   default:
     return NAN;
   }
 }
 
+/* By y, or for silu and hard swish by x. */
 static double activation_slope(lamina_activation a, double y) {
   switch (a) {
   case LAMINA_ACTIVATION_RELU:
     return y <= 0 ? 0 : 1;
   case LAMINA_ACTIVATION_LEAKY_RELU:
-    return y > 0 ? 1 : (double)slope;
+    return y > 0 ? 1 : (double)leaky_parameters[0];
   case LAMINA_ACTIVATION_SIGMOID:
     return y * (1 - y);
   case LAMINA_ACTIVATION_TANH:
     return 1 - y * y;
+  case LAMINA_ACTIVATION_CLIP:
+    return y <= (double)clip_parameters[0] || y >= (double)clip_parameters[1] ? 0 : 1;
+  case LAMINA_ACTIVATION_HARD_SIGMOID:
+    return y <= 0 || y >= 1 ? 0 : 1.0 / 6;
+  case LAMINA_ACTIVATION_SILU:
+    return sigmoid(y) * (1 + y * (1 - sigmoid(y)));
+  case LAMINA_ACTIVATION_HARD_SWISH:
+    return y <= -3 ? 0 : y >= 3 ? 1 : y / 3 + 0.5;
   default:
     return NAN;
   }
 }
 
 static double activation_bound(lamina_activation a, double want) {
-  if (a == LAMINA_ACTIVATION_RELU) return 0;
+  if (a == LAMINA_ACTIVATION_RELU || a == LAMINA_ACTIVATION_CLIP) return 0;
   if (a == LAMINA_ACTIVATION_LEAKY_RELU) return fabs(want) * ROUNDING;
   return fmax(4e-7 * fabs(want), 1e-37);
 }
@@ -51,13 +78,13 @@ START_TEST(activations_are_exact_at_every_size) {
     for (int s = 0; s < 2 * N_SIZES; s++) {
       const int64_t n = sizes[s / 2];
       matrix x = matrix_random(&r, 1, n, 0, s % 2, -9, 9), y = matrix_new(1, n, 0, s % 2);
-      kernels->eltwise->activation[a](n, slope, x.data, y.data);
+      kernels->eltwise->activation[a](n, parameters_of(a), x.data, y.data);
       for (int64_t i = 0; i < n; i++) {
         const double want = activation(a, x.data[i]);
         assert_close(y.data[i], want, activation_bound(a, want), "activation %d of %.9g, %lld of %lld", a,
                      (double)x.data[i], (long long)i, (long long)n);
       }
-      kernels->eltwise->activation[a](n, slope, x.data, x.data);
+      kernels->eltwise->activation[a](n, parameters_of(a), x.data, x.data);
       ck_assert_msg(same_bits(x.data, y.data, n), "%s: activation %d in place", kernels->isa, a);
       matrix_free(&x, "activation x");
       matrix_free(&y, "activation y");
@@ -78,7 +105,7 @@ START_TEST(activations_keep_their_error_bound_over_all_floats) {
       memcpy(&x[n], &pattern, sizeof pattern);
     }
     for (int a = 0; a < LAMINA_ACTIVATION_COUNT; a++) {
-      kernels->eltwise->activation[a](n, slope, x, y);
+      kernels->eltwise->activation[a](n, parameters_of(a), x, y);
       for (int i = 0; i < n; i++) {
         const double want = activation(a, x[i]), bound = fmax(activation_bound(a, want), 1e-45);
         if (!close_to(y[i], want, bound)) assert_close(y[i], want, bound, "activation %d of %a", a, (double)x[i]);
@@ -96,38 +123,49 @@ START_TEST(activations_hold_at_extremes) {
   enum { N = sizeof extremes / sizeof extremes[0] };
   float y[N];
   for (int a = 0; a < LAMINA_ACTIVATION_COUNT; a++) {
-    kernels->eltwise->activation[a](N, slope, extremes, y);
+    kernels->eltwise->activation[a](N, parameters_of(a), extremes, y);
     for (int i = 0; i < N; i++) {
       const double want = activation(a, extremes[i]);
       assert_close(y[i], want, fmax(activation_bound(a, want), 1e-45), "activation %d of %.9g", a, (double)extremes[i]);
     }
   }
-  kernels->eltwise->activation[LAMINA_ACTIVATION_TANH](N, 0, extremes, y);
+  kernels->eltwise->activation[LAMINA_ACTIVATION_TANH](N, NULL, extremes, y);
   ck_assert_msg(signbit(y[1]) && !signbit(y[0]), "%s: tanh keeps the sign of zero", kernels->isa);
   ck_assert_msg(y[9] == 1e-45f && y[10] == -1e-45f, "%s: tanh of the smallest float is itself", kernels->isa);
 }
 END_TEST
 
-START_TEST(activation_gradients_follow_from_y) {
+/* Where a gradient begins or ends. */
+static const float edges[] = {0.0f, 1.0f, -0.5f, 0.75f, -3.0f, 3.0f};
+enum { N_EDGES = sizeof edges / sizeof edges[0] };
+
+START_TEST(activation_gradients_follow_from_y_or_x) {
   const lamina_kernels *kernels = kernel_tables[_i];
   test_random r = test_random_for("activation backward");
   for (int a = 0; a < LAMINA_ACTIVATION_COUNT; a++)
     for (int s = 0; s < 4 * N_SIZES; s++) {
       const int64_t n = sizes[s / 4];
       const int accumulate = s / 2 % 2;
-      const float low = a == LAMINA_ACTIVATION_SIGMOID ? 0.0f : -1.0f;
-      matrix y = matrix_random(&r, 1, n, 0, s % 2, low, 1), dy = matrix_random(&r, 1, n, 0, s % 2, -3, 3);
+      const int from_x = a >= LAMINA_ACTIVATION_SILU;
+      const float low = from_x                                                                  ? -5.0f
+                        : a == LAMINA_ACTIVATION_SIGMOID || a == LAMINA_ACTIVATION_HARD_SIGMOID ? 0.0f
+                                                                                                : -1.0f;
+      matrix y = matrix_random(&r, 1, n, 0, s % 2, low, from_x ? 5.0f : 1.0f);
+      matrix dy = matrix_random(&r, 1, n, 0, s % 2, -3, 3);
       matrix dx = matrix_random(&r, 1, n, 0, s % 2, -2, 2), old = matrix_copy(&dx, s % 2);
-      if (n > 1) y.data[1] = 0.0f;
-      kernels->eltwise->activation_backward[a](n, slope, y.data, dy.data, accumulate, dx.data);
+      for (int64_t i = 1; i < n && i <= N_EDGES; i++) y.data[i] = edges[i - 1];
+      kernels->eltwise->activation_backward[a](n, parameters_of(a), y.data, dy.data, accumulate, dx.data);
       for (int64_t i = 0; i < n; i++) {
         const double step = (double)dy.data[i] * activation_slope(a, y.data[i]);
         const double want = (accumulate ? (double)old.data[i] : 0.0) + step;
-        assert_close(dx.data[i], want, 4 * ROUNDING * (fabs(step) + fabs(want)),
-                     "gradient of activation %d, %lld of %lld", a, (long long)i, (long long)n);
+        /* A slope from x is a sum that may cancel. */
+        const double size =
+            fabs(step) + fabs(want) + (from_x ? fabs((double)dy.data[i]) * (1 + fabs((double)y.data[i])) : 0);
+        assert_close(dx.data[i], want, 4 * ROUNDING * size, "gradient of activation %d, %lld of %lld", a, (long long)i,
+                     (long long)n);
       }
       if (!accumulate) {
-        kernels->eltwise->activation_backward[a](n, slope, y.data, dy.data, 0, dy.data);
+        kernels->eltwise->activation_backward[a](n, parameters_of(a), y.data, dy.data, 0, dy.data);
         ck_assert_msg(same_bits(dx.data, dy.data, n), "%s: gradient of activation %d in place", kernels->isa, a);
       }
       matrix_free(&y, "y");
@@ -138,16 +176,21 @@ START_TEST(activation_gradients_follow_from_y) {
 }
 END_TEST
 
-/* As in PyTorch: zero where relu was off, whatever dy is; dy where y is NaN. */
-START_TEST(relu_gradient_of_nan_and_infinity) {
+/* As in PyTorch: zero where relu or clip was off, whatever dy is; dy where y is NaN. */
+START_TEST(gradient_of_nan_and_infinity) {
   const lamina_kernels *kernels = kernel_tables[_i];
+  const lamina_activation tested[] = {LAMINA_ACTIVATION_RELU, LAMINA_ACTIVATION_CLIP};
+  const float none[] = {0.0f, INFINITY};
   float y[20], dy[20], dx[20];
   for (int i = 0; i < 20; i++) {
     y[i] = i % 2 ? 0.0f : NAN;
     dy[i] = i % 2 ? INFINITY : 5.0f;
   }
-  kernels->eltwise->activation_backward[LAMINA_ACTIVATION_RELU](20, 0, y, dy, 0, dx);
-  for (int i = 0; i < 20; i++) ck_assert_msg(dx[i] == (i % 2 ? 0.0f : 5.0f), "%s: element %d", kernels->isa, i);
+  for (int a = 0; a < 2; a++) {
+    kernels->eltwise->activation_backward[tested[a]](20, none, y, dy, 0, dx);
+    for (int i = 0; i < 20; i++)
+      ck_assert_msg(dx[i] == (i % 2 ? 0.0f : 5.0f), "%s: activation %d, element %d", kernels->isa, tested[a], i);
+  }
 }
 END_TEST
 
@@ -257,8 +300,8 @@ void add_eltwise_tests(TCase *tcase) {
   tcase_add_loop_test(tcase, activations_are_exact_at_every_size, 0, kernel_table_count);
   tcase_add_loop_test(tcase, activations_keep_their_error_bound_over_all_floats, 0, kernel_table_count);
   tcase_add_loop_test(tcase, activations_hold_at_extremes, 0, kernel_table_count);
-  tcase_add_loop_test(tcase, activation_gradients_follow_from_y, 0, kernel_table_count);
-  tcase_add_loop_test(tcase, relu_gradient_of_nan_and_infinity, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, activation_gradients_follow_from_y_or_x, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, gradient_of_nan_and_infinity, 0, kernel_table_count);
   tcase_add_loop_test(tcase, add_and_clamp_at_every_size, 0, kernel_table_count);
   tcase_add_loop_test(tcase, multiply_and_add_scaled_at_every_size, 0, kernel_table_count);
   tcase_add_loop_test(tcase, one_value_that_is_not_finite_is_found_anywhere, 0, kernel_table_count);

@@ -7,8 +7,9 @@ if [ $# -ge 2 ]; then
   lamina=$2/tools/lamina
   LAMINA_MODEL_PATH=$1/models
   export LAMINA_MODEL_PATH
+  softsign=$2/examples/softsign.so
 else
-  lamina=$1
+  lamina=$1 softsign=
 fi
 case $lamina in /*) ;; *) lamina=$PWD/$lamina ;; esac
 work=$(mktemp -d)
@@ -169,9 +170,16 @@ expect 1 "did you mean 'linear'" "$lamina" layers liner
 expect 1 "no_such.so" "$lamina" layers --plugin ./no_such.so
 expect 0 "fc1" "$lamina" explain ./tiny.json
 expect 0 "" "$lamina" explain ./tiny.json --train --batch 4 --json && json nodes arena_bytes unplanned_bytes
+if [ -n "$softsign" ]; then
+  expect 0 "<- softsign" "$lamina" explain "$LAMINA_MODEL_PATH/../examples/softsign.json" --plugin "$softsign"
+  expect 0 " plain " "$lamina" explain "$LAMINA_MODEL_PATH/../examples/softsign.json" --no-fusion --plugin "$softsign"
+fi
 expect 0 "fc1" "$lamina" time ./tiny.json --runs 3
 expect 0 "" "$lamina" time ./tiny.json --batch 4 --runs 3 --json && json median_ms min_ms nodes images_per_second
 expect 0 "" "$lamina" time ./tiny.json --train --batch 8 --runs 3 --json && json median_ms backward_ms step_ms
+expect 0 "" env LAMINA_WISDOM=./wisdom.json "$lamina" time ./tiny.json --tune --runs 3 --json && json timed remembered
+echo damaged >wisdom.json
+expect 0 "tuning: ./wisdom.json is not used" env LAMINA_WISDOM=./wisdom.json "$lamina" time ./tiny.json --tune --runs 3
 if [ -w /dev/full ]; then
   checks=$((checks + 1))
   "$lamina" info >/dev/full 2>err && bad "a full standard output is not an error"

@@ -70,7 +70,8 @@ static void finish(const compute_case *c, const conv_case *s, conv_reference *r)
     if (s->bias) add_to(r->y, r->y_size, i, ((float *)c->params[1].data)[o] * scale);
     if (c->shift) add_to(r->y, r->y_size, i, c->shift[o]);
     if (c->epilogue & LAMINA_EPILOGUE_ADD) add_to(r->y, r->y_size, i, *compute_at(&c->node.epilogue.add, i));
-    r->y[i] = fmin(fmax(r->y[i], c->node.epilogue.lo), c->node.epilogue.hi);
+    r->y[i] = compute_activation(c, fmin(fmax(r->y[i], c->node.epilogue.lo), c->node.epilogue.hi));
+    r->y_size[i] += c->epilogue & LAMINA_EPILOGUE_ACTIVATION ? 1 : 0;
     if (c->mode == LAMINA_TRAIN && s->bias) add_to(r->db, r->db_size, o, *compute_at(&c->d_outputs[0], i));
   }
   if (!c->accumulate || c->mode != LAMINA_TRAIN) return;
@@ -106,14 +107,14 @@ static conv_reference compute_reference(const compute_case *c, const conv_case *
 static void compare(const compute_case *c, const conv_reference *r, const char *text) {
   char what[400];
   snprintf(what, sizeof what, "y of %s", text);
-  compute_compare(what, &c->outputs[0], r->y, r->y_size);
+  compute_compare(c, what, &c->outputs[0], r->y, r->y_size);
   if (c->mode != LAMINA_TRAIN) return;
   snprintf(what, sizeof what, "the gradient of x of %s", text);
-  if (!c->no_input_gradient) compute_compare(what, &c->d_inputs[0], r->dx, r->dx_size);
+  if (!c->no_input_gradient) compute_compare(c, what, &c->d_inputs[0], r->dx, r->dx_size);
   snprintf(what, sizeof what, "the gradient of weight of %s", text);
-  compute_compare(what, &c->d_params[0], r->dw, r->dw_size);
+  compute_compare(c, what, &c->d_params[0], r->dw, r->dw_size);
   snprintf(what, sizeof what, "the gradient of bias of %s", text);
-  if (c->d_params[1].rank >= 0) compute_compare(what, &c->d_params[1], r->db, r->db_size);
+  if (c->d_params[1].rank >= 0) compute_compare(c, what, &c->d_params[1], r->db, r->db_size);
 }
 
 /* Against double with one thread, then bit by bit with another number of threads; the others have their turn. */
@@ -171,13 +172,14 @@ START_TEST(random_shapes_equal_double) {
   snprintf(name, sizeof name, "random shapes %d", _i);
   test_random random = test_random_for(name);
   for (int i = 0; i < 40; i++) {
-    compute_case c = {.mode = i % 3 ? LAMINA_TRAIN : LAMINA_INFER, .random = random};
+    compute_case c = {.mode = i % 3 ? LAMINA_TRAIN : LAMINA_INFER, .random = random, .kernel = "direct"};
     const conv_case s = random_case(&random);
     c.gap = test_random_below(&random, 2) ? 0 : between(&random, 1, 20);
     c.accumulate = (int)test_random_below(&random, 2);
     c.no_input_gradient = test_random_below(&random, 5) == 0;
     if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_ADD;
     if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_CLAMP;
+    if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_ACTIVATION;
     if (c.mode == LAMINA_INFER && test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_AFFINE;
     verify(context, i, &c, &s);
   }
@@ -215,9 +217,46 @@ START_TEST(blocked_shapes_equal_double) {
   lamina_context *context[COMPUTE_HOSTS];
   compute_begin(context);
   for (int i = _i * BLOCKED_STEP; i < (_i + 1) * BLOCKED_STEP && i < BLOCKED_COUNT; i++) {
-    compute_case c = {.mode = LAMINA_TRAIN, .random = test_random_for("blocked shapes"), .accumulate = i % 2};
+    compute_case c = {.mode = LAMINA_TRAIN,
+                      .random = test_random_for("blocked shapes"),
+                      .accumulate = i % 2,
+                      .kernel = "direct"};
     if (i % 3 == 0) c.epilogue = LAMINA_EPILOGUE_CLAMP | LAMINA_EPILOGUE_ADD;
+    if (i % 2) c.epilogue |= LAMINA_EPILOGUE_ACTIVATION;
     verify(context, i, &c, &blocked[i]);
+  }
+  compute_end(context);
+}
+END_TEST
+
+/* Winograd's algorithms at shapes that whole tiles do not divide: narrow tiles, tiles that hang over, images smaller than a
+   tile, many blocks, no padding and too much of it, odd channels, groups. */
+static const conv_case winograd[] = {
+    {1, 14, 14, 40, 70, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {2, 7, 7, 33, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0},
+    {3, 8, 12, 16, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},  {1, 5, 9, 20, 20, 3, 3, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1},
+    {2, 1, 1, 8, 8, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},     {1, 2, 3, 5, 9, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0},
+    {1, 3, 6, 17, 31, 3, 3, 1, 1, 2, 0, 1, 3, 1, 1, 1, 1},   {1, 30, 41, 64, 34, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {9, 6, 10, 24, 16, 3, 3, 1, 1, 3, 3, 4, 4, 1, 1, 2, 1},  {2, 13, 11, 30, 30, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 3, 1},
+    {1, 9, 17, 300, 260, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {33, 4, 4, 12, 12, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+};
+
+enum { WINOGRAD_COUNT = sizeof winograd / sizeof *winograd };
+
+START_TEST(winograd_equals_double) {
+  lamina_context *context[COMPUTE_HOSTS];
+  compute_begin(context);
+  for (int i = 0; i < WINOGRAD_COUNT; i++) {
+    compute_case c = {.mode = i % 4 ? LAMINA_TRAIN : LAMINA_INFER,
+                      .random = test_random_for("winograd"),
+                      .accumulate = i % 2,
+                      .gap = i % 3 ? 0 : 7,
+                      .kernel = _i ? "winograd4x4" : "winograd2x2",
+                      .tolerance = 3e-5};
+    if (i % 3 != 1) c.epilogue |= LAMINA_EPILOGUE_ADD;
+    if (i % 3 != 2) c.epilogue |= LAMINA_EPILOGUE_CLAMP;
+    if (i % 2) c.epilogue |= LAMINA_EPILOGUE_ACTIVATION;
+    if (c.mode == LAMINA_INFER) c.epilogue |= LAMINA_EPILOGUE_AFFINE;
+    verify(context, i, &c, &winograd[i]);
   }
   compute_end(context);
 }
@@ -260,6 +299,7 @@ int main(void) {
   tcase_set_timeout(t, 120);
   tcase_add_loop_test(t, random_shapes_equal_double, 0, 6);
   tcase_add_loop_test(t, blocked_shapes_equal_double, 0, (BLOCKED_COUNT + BLOCKED_STEP - 1) / BLOCKED_STEP);
+  tcase_add_loop_test(t, winograd_equals_double, 0, 2);
   tcase_add_test(t, impossible_shapes_are_refused);
   suite_add_tcase(suite, t);
   return compute_main(suite);

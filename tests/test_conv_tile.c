@@ -14,7 +14,7 @@ static int n_tables;
 typedef struct tile_case {
   int rows, vectors, parts;
   lamina_conv_tile tile;
-  lamina_conv_run runs[MAX_RUNS];
+  lamina_conv_taps runs[MAX_RUNS];
   guarded a, b, c, bias, add;
   float *before; /* C as it was */
   int64_t count; /* floats of C */
@@ -30,7 +30,7 @@ static int64_t pick(test_random *r, int64_t lo, int64_t hi) { return lo + test_r
 
 /* Leaves out up to all but one of the rows, at one side or none; one tile alone may, since those of a sequence have no
    edge. */
-static void leave_out(test_random *r, int rows, lamina_conv_run *run) {
+static void leave_out(test_random *r, int rows, lamina_conv_taps *run) {
   run->first = 0;
   run->last = rows;
   const int out = (int)pick(r, 0, rows - 1), side = (int)pick(r, 0, 2);
@@ -54,7 +54,7 @@ static void case_new(tile_case *t, test_random *r, const lamina_conv_kernels *ke
   /* Where pixels exist: from the first row that takes part of any run, to the last. */
   int64_t lowest = INT64_MAX, highest = 0, b_end = kernels->nr;
   for (int64_t i = 0; i < x->runs; i++) {
-    lamina_conv_run *run = &t->runs[i];
+    lamina_conv_taps *run = &t->runs[i];
     run->k = pick(r, 0, 3) ? pick(r, 1, 9) : pick(r, 10, 40);
     run->a = pick(r, 0, 60);
     run->b = pick(r, 0, 3) * kernels->nr;
@@ -102,7 +102,7 @@ static double reference(const tile_case *t, const lamina_conv_kernels *kernels, 
   double sum = 0.0;
   *scale = 0.0;
   for (int64_t i = 0; i < x->runs; i++) {
-    const lamina_conv_run *run = &t->runs[i];
+    const lamina_conv_taps *run = &t->runs[i];
     if (row < run->first || row >= run->last) continue;
     for (int64_t p = 0; p < run->k; p++) {
       const double product = (double)x->a[run->a + m * x->a_row + p] * (double)x->b[run->b + p * kernels->nr + b_at];
@@ -195,7 +195,7 @@ START_TEST(any_number_of_rows_is_left_out) {
             const int64_t a_floats = (rows - out - 1) * t.tile.a_row + 17;
             t.a = filled(&r, a_floats, GUARD_END);
             t.tile.runs = 1;
-            t.runs[0] = (lamina_conv_run){.a = right ? 0 : -out * t.tile.a_row,
+            t.runs[0] = (lamina_conv_taps){.a = right ? 0 : -out * t.tile.a_row,
                                           .k = 17,
                                           .first = right ? 0 : out,
                                           .last = right ? rows - out : rows};
@@ -221,7 +221,7 @@ START_TEST(an_element_has_the_same_bits_in_every_tile) {
     const int64_t depth = 90 - 2;
     test_random_fill(&r, a, sizeof a / sizeof *a, -1, 1);
     test_random_fill(&r, b, sizeof b / sizeof *b, -1, 1);
-    const lamina_conv_run run = {.k = depth, .last = k->mr}, one = {.k = depth, .last = 1};
+    const lamina_conv_taps run = {.k = depth, .last = k->mr}, one = {.k = depth, .last = 1};
     lamina_conv_tile t = {.runs = 1,
                           .run = &run,
                           .a = a,

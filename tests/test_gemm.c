@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The GEMM kernels of every ISA against sums in double, around the edges of the tiles, between inaccessible pages. */
-#include <check.h>
-
 #include "kernel_test.h"
+
+#include <check.h>
 
 static const lamina_kernels *tables[TEST_MAX_TABLES];
 static int n_tables;
 
 /* One call of a tile, with each of its buffers as long as the contract says and not a float longer. */
 typedef struct tile_case {
-  int m;
+  int m;      /* rows of all tiles together */
+  int rows;   /* of a tile */
+  int panels; /* that the shape reads side by side */
+  int nr;
+  void (*run)(const lamina_tile *tile);
   lamina_tile tile;
   guarded a, b, c, bias, add;
   float *before; /* C as it was */
@@ -25,22 +29,35 @@ static guarded filled(test_random *r, int64_t count, guard_side side) {
 
 static int64_t pick(test_random *r, int64_t lo, int64_t hi) { return lo + test_random_below(r, hi - lo + 1); }
 
-/* Shapes and buffers; the epilogue is chosen by the bits of `parts`: 1 accumulate, 2 bias, 4 add, 8 clamp. */
-static void case_new(tile_case *t, test_random *r, const lamina_gemm_kernels *g, int m, int n, int64_t batch, int64_t k,
-                     int parts) {
+/* `tiles` tiles of a shape, and their buffers; the epilogue is chosen by the bits of `parts`: 1 accumulate, 2 bias,
+   4 add, 8 clamp. */
+static void case_of_shape(tile_case *t, test_random *r, const lamina_gemm_kernels *g, const lamina_gemm_shape *shape,
+                          int tiles, int rows, int n, int64_t batch, int64_t k, int parts) {
   const guard_side side = test_random_below(r, 2) ? GUARD_END : GUARD_START;
+  const int m = tiles * rows;
   memset(t, 0, sizeof *t);
   t->m = m;
+  t->rows = rows;
+  t->panels = shape->panels;
+  t->run = shape->tile[rows];
   lamina_tile *x = &t->tile;
+  x->more = tiles - 1;
   x->batch = batch;
   x->k = k;
   x->n = n;
   const int64_t depth = k > 0 ? k : 1, batches = batch > 0 ? batch : 1;
   switch (test_random_below(r, 4)) {
-  case 0: x->a_k = 1, x->a_row = depth + pick(r, 0, 5); break;
-  case 1: x->a_row = 1, x->a_k = m + pick(r, 0, 5); break;
-  case 2: x->a_k = 1, x->a_row = pick(r, 1, 3); break; /* rows that overlap, as those of a convolution */
-  default: x->a_k = pick(r, 2, 7), x->a_row = x->a_k * depth + pick(r, 1, 3);
+  case 0:
+    x->a_k = 1, x->a_row = depth + pick(r, 0, 5);
+    break;
+  case 1:
+    x->a_row = 1, x->a_k = m + pick(r, 0, 5);
+    break;
+  case 2:
+    x->a_k = 1, x->a_row = pick(r, 1, 3);
+    break; /* rows that overlap, as those of a convolution */
+  default:
+    x->a_k = pick(r, 2, 7), x->a_row = x->a_k * depth + pick(r, 1, 3);
   }
   const int64_t a_step = pick(r, 0, 40);
   t->a = filled(r, (batches - 1) * a_step + (m - 1) * x->a_row + (depth - 1) * x->a_k + 1, side);
@@ -48,7 +65,12 @@ static void case_new(tile_case *t, test_random *r, const lamina_gemm_kernels *g,
   x->a = t->pointers;
   x->b_k = g->nr + pick(r, 0, 3);
   x->b_batch = pick(r, 0, 1) ? depth * x->b_k : pick(r, 1, 9);
-  t->b = filled(r, (batches - 1) * x->b_batch + (depth - 1) * x->b_k + g->nr, side);
+  t->nr = g->nr;
+  const int64_t read = (n + g->nr - 1) / g->nr; /* panels */
+  x->b_panel = shape->panels == 1 ? 0 : (batches - 1) * x->b_batch + depth * x->b_k + pick(r, 0, 3);
+  const int64_t last = read > 1 ? (read - 1) * x->b_panel : 0;
+  t->b = filled(r, last + (batches - 1) * x->b_batch + (depth - 1) * x->b_k + g->nr, side);
+  if (shape->panels > 1 && pick(r, 0, 1)) x->prefetch = x->b;
   x->b = t->b.data;
   x->c_row = n + pick(r, 0, 7);
   t->c_count = (m - 1) * x->c_row + n;
@@ -66,6 +88,11 @@ static void case_new(tile_case *t, test_random *r, const lamina_gemm_kernels *g,
   memcpy(t->before, x->c, (size_t)t->c_count * sizeof(float));
 }
 
+static void case_new(tile_case *t, test_random *r, const lamina_gemm_kernels *g, int m, int n, int64_t batch, int64_t k,
+                     int parts) {
+  case_of_shape(t, r, g, &g->shape[0], 1, m, n, batch, k, parts);
+}
+
 static void case_restore(tile_case *t) { memcpy(t->tile.c, t->before, (size_t)t->c_count * sizeof(float)); }
 
 static void case_free(tile_case *t) {
@@ -74,13 +101,18 @@ static void case_free(tile_case *t) {
   free(t->before);
 }
 
+static int64_t column_of_b(const tile_case *t, int j) {
+  return j < t->nr ? j : j / t->nr * t->tile.b_panel + j % t->nr;
+}
+
 /* Element (m, j) in double; `scale` is the sum of the magnitudes, which the error is measured by. */
 static double reference(const tile_case *t, int m, int j, double *scale) {
   const lamina_tile *x = &t->tile;
   double sum = 0.0, magnitude = 0.0;
   for (int64_t i = 0; i < x->batch; i++)
     for (int64_t p = 0; p < x->k; p++) {
-      double product = (double)x->a[i][m * x->a_row + p * x->a_k] * (double)x->b[i * x->b_batch + p * x->b_k + j];
+      double product =
+          (double)x->a[i][m * x->a_row + p * x->a_k] * (double)x->b[column_of_b(t, j) + i * x->b_batch + p * x->b_k];
       sum += product;
       magnitude += fabs(product);
     }
@@ -96,7 +128,7 @@ static double reference(const tile_case *t, int m, int j, double *scale) {
 
 static void case_check(const lamina_kernels *table, tile_case *t) {
   const lamina_tile *x = &t->tile;
-  table->gemm->tile[t->m](x);
+  t->run(x);
   for (int64_t i = 0; i < t->c_count; i++) {
     const int m = (int)(i / x->c_row), j = (int)(i % x->c_row);
     if (j >= x->n) {
@@ -104,10 +136,11 @@ static void case_check(const lamina_kernels *table, tile_case *t) {
       continue;
     }
     double scale, expected = reference(t, m, j, &scale), bound = (double)(x->batch * x->k + 4) * 0x1p-23 * scale;
-    ck_assert_msg(fabs((double)x->c[i] - expected) <= bound,
-                  "%s tile[%d] n %d batch %d k %d a_row %d a_k %d: C(%d, %d) is %.9g, not %.9g (bound %.3g)", table->isa,
-                  t->m, x->n, (int)x->batch, (int)x->k, (int)x->a_row, (int)x->a_k, m, j, (double)x->c[i], expected,
-                  bound);
+    ck_assert_msg(
+        fabs((double)x->c[i] - expected) <= bound,
+        "%s tile[%d] of %d panels, n %d batch %d k %d a_row %d a_k %d: C(%d, %d) is %.9g, not %.9g (bound %.3g)",
+        table->isa, t->rows, t->panels, x->n, (int)x->batch, (int)x->k, (int)x->a_row, (int)x->a_k, m, j,
+        (double)x->c[i], expected, bound);
   }
 }
 
@@ -115,6 +148,8 @@ START_TEST(tables_are_complete) {
   for (int i = 0; i < n_tables; i++) {
     const lamina_gemm_kernels *g = tables[i]->gemm;
     ck_assert(g && g->tile && g->pack_b && g->transpose);
+    ck_assert(g->shapes >= 1 && g->shape[0].rows == g->mr && g->shape[0].panels == 1 && g->shape[0].tile == g->tile);
+    for (int s = 1; s < g->shapes; s++) ck_assert_int_gt(g->shape[s].panels, g->shape[s - 1].panels);
     ck_assert(g->mr >= 1 && g->mr <= LAMINA_GEMM_MAX_MR && g->nr >= 1);
     for (int m = 1; m <= g->mr; m++) ck_assert_ptr_nonnull((const void *)(uintptr_t)g->tile[m]);
   }
@@ -135,6 +170,57 @@ START_TEST(tiles_match_a_sum_in_double) {
           case_check(tables[i], &t);
           case_free(&t);
         }
+  }
+}
+END_TEST
+
+/* All rows and columns of every shape, one tile and several in one call. */
+START_TEST(shapes_of_several_panels_and_tiles_match_a_sum_in_double) {
+  static const int64_t depths[] = {0, 1, 2, 5, 15, 16, 17, 40};
+  test_random r = test_random_for("shapes");
+  for (int i = 0; i < n_tables; i++) {
+    const lamina_gemm_kernels *g = tables[i]->gemm;
+    for (int s = 0, turn = 0; s < g->shapes; s++)
+      for (int m = 1; m <= g->shape[s].rows; m++)
+        for (int n = 1; n <= g->shape[s].panels * g->nr; n++, turn++) {
+          tile_case t;
+          case_of_shape(&t, &r, g, &g->shape[s], 1 + turn % 3, m, n, 1 + turn % 2, depths[turn % 8], turn % 16);
+          case_check(tables[i], &t);
+          case_free(&t);
+        }
+  }
+}
+END_TEST
+
+/* An element of a wide tile has the bits that it has in the tile of its own panel. */
+START_TEST(a_shape_does_not_change_bits) {
+  test_random r = test_random_for("shape bits");
+  for (int i = 0; i < n_tables; i++) {
+    const lamina_gemm_kernels *g = tables[i]->gemm;
+    for (int s = 1; s < g->shapes; s++)
+      for (int n = 1; n <= g->shape[s].panels * g->nr; n++) {
+        tile_case t;
+        case_of_shape(&t, &r, g, &g->shape[s], 2, g->shape[s].rows, n, 2, 37, n % 16);
+        t.run(&t.tile);
+        float *whole = malloc((size_t)t.c_count * sizeof(float));
+        memcpy(whole, t.tile.c, (size_t)t.c_count * sizeof(float));
+        case_restore(&t);
+        for (int n0 = 0; n0 < n; n0 += g->nr) {
+          lamina_tile one = t.tile;
+          one.n = n - n0 < g->nr ? n - n0 : g->nr;
+          one.b += n0 / g->nr * one.b_panel;
+          one.prefetch = NULL;
+          one.c += n0;
+          if (one.bias) one.bias += n0;
+          if (one.add) one.add += n0;
+          g->tile[t.rows](&one);
+        }
+        ck_assert_msg(memcmp(whole, t.tile.c, (size_t)t.c_count * sizeof(float)) == 0,
+                      "%s: %d panels side by side give other bits than one after the other, n %d", tables[i]->isa,
+                      t.panels, n);
+        free(whole);
+        case_free(&t);
+      }
   }
 }
 END_TEST
@@ -298,8 +384,10 @@ START_TEST(transposition_keeps_every_element) {
         tables[i]->gemm->transpose(rows, cols, src.data, src_ld, dst.data, dst_ld);
         for (int64_t at = 0; at < (cols - 1) * dst_ld + rows; at++) {
           const int64_t c = at / dst_ld, row = at % dst_ld;
-          if (row < rows) ck_assert(dst.data[at] == src.data[row * src_ld + c]);
-          else ck_assert_msg(isnan(dst.data[at]), "%s: wrote between the rows", tables[i]->isa);
+          if (row < rows)
+            ck_assert(dst.data[at] == src.data[row * src_ld + c]);
+          else
+            ck_assert_msg(isnan(dst.data[at]), "%s: wrote between the rows", tables[i]->isa);
         }
         ck_assert(guarded_free(&src) && guarded_free(&dst));
       }
@@ -315,6 +403,8 @@ int main(void) {
   tcase_set_timeout(cases, 240);
   tcase_add_test(cases, tables_are_complete);
   tcase_add_test(cases, tiles_match_a_sum_in_double);
+  tcase_add_test(cases, shapes_of_several_panels_and_tiles_match_a_sum_in_double);
+  tcase_add_test(cases, a_shape_does_not_change_bits);
   tcase_add_test(cases, every_epilogue_is_applied_in_order);
   tcase_add_test(cases, long_sums_stay_inside_the_bound);
   tcase_add_test(cases, an_element_has_the_same_bits_in_every_tile);

@@ -104,11 +104,13 @@ static void check_tensor(checker *c, const char *name, float *values, const floa
   }
 }
 
-/* Inside a network, a difference may step over the kink of a relu or of a maximum. */
+/* Inside a network, a difference may step over the kink of a relu, a clip or a maximum. */
 static bool has_kinks(const net_case *spec) {
   if (!spec->layers[1].type) return false;
   for (int i = 0; i < NET_MAX_LAYERS && spec->layers[i].type; i++)
-    if (strstr(spec->layers[i].type, "relu") || strcmp(spec->layers[i].type, "max_pool2d") == 0) return true;
+    if (strstr(spec->layers[i].type, "relu") || strstr(spec->layers[i].type, "hard_") ||
+        strcmp(spec->layers[i].type, "clip") == 0 || strcmp(spec->layers[i].type, "max_pool2d") == 0)
+      return true;
   return false;
 }
 

@@ -56,4 +56,13 @@ gcc -std=c11 -Wall -Wextra -Wpedantic -Werror -shared -fPIC -Wl,--no-undefined "
 lamina=$(find "$work/root" -path '*/bin/lamina')
 "$lamina" layers softsign --plugin ./softsign.so
 "$lamina" explain lenet5
+
+# One that was compiled for another ABI is refused before any of its code runs.
+sed 's/LAMINA_PLUGIN_ABI_MINOR/LAMINA_PLUGIN_ABI_MINOR + 1/' "$source/examples/softsign.c" >other.c
+# shellcheck disable=SC2046 # words
+gcc -std=c11 -shared -fPIC other.c -o other.so $(pkg-config --cflags lamina)
+if "$lamina" layers softsign --plugin ./other.so 2>err || ! grep -q "layer ABI" err; then
+  echo "a plugin of another ABI was loaded"
+  exit 1
+fi
 echo "installed, linked and run"

@@ -22,6 +22,7 @@ int main(void) {
   add_norm_tests(new_tcase(suite, "norm"));
   add_pool_tests(new_tcase(suite, "pool"));
   add_row_tests(new_tcase(suite, "softmax and optimizer"));
+  add_winograd_tests(new_tcase(suite, "winograd"));
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
   int failed = srunner_ntests_failed(runner);

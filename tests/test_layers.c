@@ -15,6 +15,12 @@ static double leaky(const layer_case *c, double x) { return x > 0 ? x : x * c->a
 static double sigmoid(const layer_case *c, double x) { return 1 / (1 + exp(-x)) + 0 * c->attrs[0].f; }
 static double hyperbolic(const layer_case *c, double x) { return tanh(x) + 0 * c->attrs[0].f; }
 
+static double clip(const layer_case *c, double x) { return fmin(fmax(x, c->attrs[0].f), c->attrs[1].f); }
+static double gate(double x) { return fmin(fmax(x + 3, 0), 6) / 6; }
+static double hard_sigmoid(const layer_case *c, double x) { return gate(x) + 0 * c->attrs[0].f; }
+static double silu(const layer_case *c, double x) { return x * sigmoid(c, x); }
+static double hard_swish(const layer_case *c, double x) { return x * gate(x) + 0 * c->attrs[0].f; }
+
 static void relu_reference(const layer_case *c, double *const *in, double *const *par, double *out) {
   map(c, in[0], out, relu);
 }
@@ -28,6 +34,19 @@ static void tanh_reference(const layer_case *c, double *const *in, double *const
   map(c, in[0], out, hyperbolic);
 }
 
+static void clip_reference(const layer_case *c, double *const *in, double *const *par, double *out) {
+  map(c, in[0], out, clip);
+}
+static void hard_sigmoid_reference(const layer_case *c, double *const *in, double *const *par, double *out) {
+  map(c, in[0], out, hard_sigmoid);
+}
+static void silu_reference(const layer_case *c, double *const *in, double *const *par, double *out) {
+  map(c, in[0], out, silu);
+}
+static void hard_swish_reference(const layer_case *c, double *const *in, double *const *par, double *out) {
+  map(c, in[0], out, hard_swish);
+}
+
 START_TEST(activations_follow_their_formulas) {
   const char *shapes[] = {"3x5", "2x3x2x7", "6", "1x1"};
   for (int i = 0; i < 4; i++) {
@@ -36,6 +55,11 @@ START_TEST(activations_follow_their_formulas) {
     case_verify(&lamina_layer_leaky_relu, LAMINA_TRAIN, "negative_slope=0.3", shapes[i], leaky_reference, 1e-6);
     case_verify(&lamina_layer_sigmoid, LAMINA_TRAIN, "", shapes[i], sigmoid_reference, 1e-6);
     case_verify(&lamina_layer_tanh, LAMINA_TRAIN, "", shapes[i], tanh_reference, 1e-6);
+    case_verify(&lamina_layer_clip, LAMINA_TRAIN, "", shapes[i], clip_reference, 1e-6);
+    case_verify(&lamina_layer_clip, LAMINA_TRAIN, "min=0 max=1.5", shapes[i], clip_reference, 1e-6);
+    case_verify(&lamina_layer_hard_sigmoid, LAMINA_TRAIN, "", shapes[i], hard_sigmoid_reference, 1e-6);
+    case_verify(&lamina_layer_silu, LAMINA_TRAIN, "", shapes[i], silu_reference, 1e-6);
+    case_verify(&lamina_layer_hard_swish, LAMINA_TRAIN, "", shapes[i], hard_swish_reference, 1e-6);
   }
 }
 END_TEST
@@ -54,6 +78,35 @@ START_TEST(relu_offers_itself_as_a_clamp_and_keeps_nan) {
   case_forward(&c);
   ck_assert(isnan(*case_at(&c.outputs[0], 4)));
   case_end(&c);
+}
+END_TEST
+
+START_TEST(activations_offer_their_function_and_clip_its_bounds) {
+  const lamina_layer *functions[] = {&lamina_layer_leaky_relu,   &lamina_layer_sigmoid, &lamina_layer_tanh,
+                                     &lamina_layer_hard_sigmoid, &lamina_layer_silu,    &lamina_layer_hard_swish};
+  layer_case c;
+  for (int i = 0; i < 6; i++) {
+    lamina_epilogue e = {.lo = -INFINITY, .hi = INFINITY};
+    float y[5];
+    case_begin(&c, functions[i], LAMINA_INFER, i == 0 ? "negative_slope=0.5" : "");
+    case_input(&c, "5");
+    ck_assert_int_eq(case_infer(&c), LAMINA_OK);
+    ck_assert_int_ne(c.layer->as_epilogue(&c.node, &e), 0);
+    ck_assert_uint_eq(e.parts, LAMINA_EPILOGUE_ACTIVATION);
+    case_prepare(&c, -2, 2);
+    case_forward(&c);
+    e.activation(5, e.parameters, c.inputs[0].data, y);
+    ck_assert_mem_eq(y, c.outputs[0].data, sizeof y);
+    case_end(&c);
+  }
+  lamina_epilogue e = {.lo = -INFINITY, .hi = INFINITY};
+  case_begin(&c, &lamina_layer_clip, LAMINA_INFER, "min=-0.5 max=6");
+  case_input(&c, "5");
+  ck_assert_int_eq(case_infer(&c), LAMINA_OK);
+  ck_assert_int_ne(c.layer->as_epilogue(&c.node, &e), 0);
+  ck_assert_uint_eq(e.parts, LAMINA_EPILOGUE_CLAMP);
+  ck_assert(e.lo == -0.5f && e.hi == 6.0f);
+  case_refused(&lamina_layer_clip, "min=2 max=2", "5", "min|max|2");
 }
 END_TEST
 
@@ -281,6 +334,7 @@ static Suite *layers_suite(void) {
   tcase_set_timeout(t, 120);
   tcase_add_test(t, activations_follow_their_formulas);
   tcase_add_test(t, relu_offers_itself_as_a_clamp_and_keeps_nan);
+  tcase_add_test(t, activations_offer_their_function_and_clip_its_bounds);
   tcase_add_test(t, flatten_has_pytorchs_order);
   tcase_add_test(t, views_are_told_where_memory_stays);
   tcase_add_test(t, add_and_concat_take_any_number_of_inputs);

@@ -33,9 +33,10 @@ static void verify_forward(const compute_case *c, int64_t in) {
     if (c->params[1].rank >= 0) add_to(y, size, i, ((float *)c->params[1].data)[o] * scale);
     if (c->shift) add_to(y, size, i, c->shift[o]);
     if (c->epilogue & LAMINA_EPILOGUE_ADD) add_to(y, size, i, *compute_at(&c->node.epilogue.add, i));
-    y[i] = fmin(fmax(y[i], c->node.epilogue.lo), c->node.epilogue.hi);
+    y[i] = compute_activation(c, fmin(fmax(y[i], c->node.epilogue.lo), c->node.epilogue.hi));
+    size[i] += c->epilogue & LAMINA_EPILOGUE_ACTIVATION ? 1 : 0;
   }
-  compute_compare("y", &c->outputs[0], y, size);
+  compute_compare(c, "y", &c->outputs[0], y, size);
   free(y);
 }
 
@@ -58,11 +59,11 @@ static void verify_backward(const compute_case *c, int64_t in) {
     }
   for (int64_t i = 0; c->accumulate && i < nx; i++) add_to(dx, dx_size, i, *compute_at(&c->before_dx, i));
   for (int64_t i = 0; c->accumulate && i < nw; i++) add_to(dw, dw_size, i, *compute_at(&c->before_dp[0], i));
-  compute_compare("the gradient of x", &c->d_inputs[0], dx, dx_size);
-  compute_compare("the gradient of weight", &c->d_params[0], dw, dw_size);
+  compute_compare(c, "the gradient of x", &c->d_inputs[0], dx, dx_size);
+  compute_compare(c, "the gradient of weight", &c->d_params[0], dw, dw_size);
   if (c->d_params[1].rank >= 0) {
     for (int64_t i = 0; c->accumulate && i < out; i++) add_to(db, db_size, i, *compute_at(&c->before_dp[1], i));
-    compute_compare("the gradient of bias", &c->d_params[1], db, db_size);
+    compute_compare(c, "the gradient of bias", &c->d_params[1], db, db_size);
   }
   free(dx);
 }
@@ -113,6 +114,7 @@ START_TEST(random_layers_equal_double) {
     c.accumulate = (int)test_random_below(&random, 2);
     if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_ADD;
     if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_CLAMP;
+    if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_ACTIVATION;
     if (c.mode == LAMINA_INFER && test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_AFFINE;
     verify(context, i, &c);
   }
@@ -120,10 +122,13 @@ START_TEST(random_layers_equal_double) {
 }
 END_TEST
 
-/* Rows, features in and out, spatial: more than one chunk of depth, one row, strides of 4 KiB, a gradient in pieces. */
+/* Rows, features in and out, spatial: more than one chunk of depth, one row, strides of 4 KiB, a gradient in pieces;
+   few rows that read panels side by side, weights beyond L2, columns that end within a vector, small products in tasks.
+ */
 static const int64_t blocked[][4] = {
-    {70, 2600, 40, 1},       {1, 1024, 1000, 1}, {300, 1024, 65, 1},
-    {33, 49 * 128, 180, 49}, {130, 96, 2048, 1}, {5, 3, 1, 1},
+    {70, 2600, 40, 1},  {1, 1024, 1000, 1}, {300, 1024, 65, 1}, {33, 49 * 128, 180, 49}, {130, 96, 2048, 1},
+    {5, 3, 1, 1},       {2, 1100, 310, 1},  {3, 700, 1000, 1},  {1, 1500, 700, 1},       {8, 4096, 70, 1},
+    {61, 2048, 200, 1}, {120, 300, 24, 1},  {199, 130, 41, 1},  {57, 90, 7, 1},          {1, 40, 5000, 1},
 };
 
 START_TEST(blocked_layers_equal_double) {
@@ -131,6 +136,7 @@ START_TEST(blocked_layers_equal_double) {
   compute_begin(context);
   for (int i = 0; i < (int)(sizeof blocked / sizeof *blocked); i++) {
     compute_case c = {.mode = LAMINA_TRAIN, .random = test_random_for("blocked layers"), .accumulate = i % 2};
+    if (i % 2 == 0) c.epilogue = LAMINA_EPILOGUE_ACTIVATION;
     c.x = (lamina_tensor){.rank = 2, .dim = {blocked[i][0], blocked[i][1]}};
     c.attrs[OUT_FEATURES].i = blocked[i][2];
     c.attrs[BIAS].i = 1;

@@ -47,6 +47,7 @@ copy=$work/copy
 mkdir "$copy"
 (cd "$source" && tar -cf - --exclude='./build*' --exclude=./.git .) | tar -xf - -C "$copy"
 export PATH="$build/tools:$PATH" LAMINA_MODEL_PATH="$copy/models" # the build folder may lie anywhere
+export LAMINA_WISDOM="$work/wisdom.json" # nothing is left in the user's cache
 ran=0
 for block in "$work"/*.sh; do
   [ -e "$block" ] || continue

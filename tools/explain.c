@@ -17,6 +17,8 @@ static const option options[] = {{"batch", "N", OPTION_INT, offsetof(explain_set
                                   "generic code where the ISA is better is an error"},
                                  {"no-fusion", NULL, OPTION_FLAG, offsetof(explain_settings, plan.no_fusion), 0, 0,
                                   NULL, "keep every node as it is written"},
+                                 {"tune", NULL, OPTION_FLAG, offsetof(explain_settings, plan.tune), 0, 0, NULL,
+                                  "measure the kernels that a node could have, take the fastest and remember it"},
                                  {NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
 
 static void write_text(void *user, const char *text) {

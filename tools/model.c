@@ -209,7 +209,8 @@ int model_plan(model *m, const session *s, const plan_settings *set, lamina_plan
                                        .batch = set->batch,
                                        .outputs = set->train ? "loss" : NULL,
                                        .strict = set->strict,
-                                       .no_fusion = set->no_fusion};
+                                       .no_fusion = set->no_fusion,
+                                       .tune = set->tune};
   char shape[96];
   if (set->train && model_check_single(m)) return EXIT_ERROR;
   if (set->train && m->out.rank != 2)

@@ -27,7 +27,7 @@ int model_add_loss(model *m, const session *s);
 /* What `time` and `explain` are asked for. */
 typedef struct plan_settings {
   int64_t batch;
-  int train, strict, no_fusion;
+  int train, strict, no_fusion, tune;
 } plan_settings;
 
 /* A plan as the commands run it: TRAIN with the loss as its output, or INFER. Prints on failure. */

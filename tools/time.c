@@ -20,6 +20,8 @@ static const option options[] = {{"batch", "N", OPTION_INT, offsetof(time_settin
                                   "generic code where the ISA is better is an error"},
                                  {"no-fusion", NULL, OPTION_FLAG, offsetof(time_settings, plan.no_fusion), 0, 0, NULL,
                                   "keep every node as it is written"},
+                                 {"tune", NULL, OPTION_FLAG, offsetof(time_settings, plan.tune), 0, 0, NULL,
+                                  "measure the kernels that a node could have, take the fastest and remember it"},
                                  {NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
 
 static double gflops(double flops, double ms) { return ms > 0 ? flops / ms * 1e-6 : 0; }
@@ -93,6 +95,8 @@ static void print_report(const report *r) {
          1e3 * (double)r->set->batch / t->median_ms, gflops(flops, t->median_ms));
   if (r->set->train)
     printf("forward %.4g ms  backward %.4g ms  step %.4g ms\n", t->forward_ms, t->backward_ms, t->step_ms);
+  if (r->info->timed || r->info->remembered)
+    printf("tuned: %d kernels measured, %d choices remembered\n", r->info->timed, r->info->remembered);
   print_nodes(r);
 }
 
@@ -118,12 +122,13 @@ static json_t *nodes_json(const report *r) {
 static int print_report_json(const report *r) {
   const timing *t = r->t;
   const double flops = r->info->flops + (r->set->train ? r->info->backward_flops : 0);
-  json_t *o = json_pack("{s:s s:s s:I s:s s:i s:I s:f s:f s:f s:f s:f s:I s:I s:o}", "model", r->m->name, "mode",
-                        r->set->train ? "train" : "infer", "batch", (json_int_t)r->set->batch, "isa", r->s->info.isa,
-                        "threads", r->s->info.threads, "runs", (json_int_t)t->runs, "median_ms", t->median_ms, "min_ms",
-                        t->min_ms, "images_per_second", 1e3 * (double)r->set->batch / t->median_ms, "gflops",
-                        gflops(flops, t->median_ms), "flops", flops, "arena_bytes", (json_int_t)r->info->arena,
-                        "unplanned_bytes", (json_int_t)r->info->unplanned, "nodes", nodes_json(r));
+  json_t *o = json_pack(
+      "{s:s s:s s:I s:s s:i s:I s:f s:f s:f s:f s:f s:I s:I s:i s:i s:o}", "model", r->m->name, "mode",
+      r->set->train ? "train" : "infer", "batch", (json_int_t)r->set->batch, "isa", r->s->info.isa, "threads",
+      r->s->info.threads, "runs", (json_int_t)t->runs, "median_ms", t->median_ms, "min_ms", t->min_ms,
+      "images_per_second", 1e3 * (double)r->set->batch / t->median_ms, "gflops", gflops(flops, t->median_ms), "flops",
+      flops, "arena_bytes", (json_int_t)r->info->arena, "unplanned_bytes", (json_int_t)r->info->unplanned, "timed",
+      r->info->timed, "remembered", r->info->remembered, "nodes", nodes_json(r));
   if (o && r->set->train) {
     json_object_set_new(o, "forward_ms", json_real(t->forward_ms));
     json_object_set_new(o, "backward_ms", json_real(t->backward_ms));
@@ -172,6 +177,6 @@ const command command_time = {
             "nodes.\n"
             "GFLOP/s counts a multiply and an add as two. Compare figures of one machine and one moment only.",
     .examples = "  lamina time resnet50 --batch 1 --threads 1\n  lamina time resnet50 --train --batch 8\n"
-                "  lamina time mynet --batch 64 --isa avx2 --json",
+                "  lamina time mynet --batch 64 --isa avx2 --json\n  lamina time resnet50 --tune",
     .options = options,
     .run = run_command};

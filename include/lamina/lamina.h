@@ -186,6 +186,8 @@ typedef struct lamina_plan_options {
   const char *freeze;   /**< TRAIN: parameters that get no gradient and are not stepped: names separated by commas, in which
                              '*' stands for any characters ("conv1.*, bn*"); NULL: none. What no gradient needs to pass is
                              left out of the backward pass. */
+  int tune;             /**< 1: where a node has several kernels, the fastest is found by measuring them here, and kept in the
+                             wisdom file; 0: as LAMINA_PLAN_TUNE says (off unless it is set, and not to 0); -1: off */
 } lamina_plan_options;
 
 LAMINA_API lamina_status lamina_plan_create(lamina_graph *graph, const lamina_plan_options *options, lamina_plan **plan);
@@ -198,6 +200,7 @@ typedef struct lamina_plan_info {
   size_t unplanned;   /**< the same when every value has memory of its own */
   size_t saved, packed, workspace;
   double flops, backward_flops; /**< of one run */
+  int timed, remembered; /**< tuning: kernels that were measured; nodes whose fastest kernel the wisdom file knew */
 } lamina_plan_info;
 
 LAMINA_API lamina_status lamina_plan_get_info(const lamina_plan *plan, lamina_plan_info *info);

@@ -21,7 +21,7 @@ extern "C" {
 #endif
 
 #define LAMINA_PLUGIN_ABI_MAJOR 0
-#define LAMINA_PLUGIN_ABI_MINOR 1
+#define LAMINA_PLUGIN_ABI_MINOR 2 /* while the major version is 0, another minor version is another ABI */
 
 #define LAMINA_MAX_RANK 8
 #define LAMINA_MAX_PORTS 64 /* inputs, outputs and parameters of one node, each */
@@ -127,10 +127,16 @@ typedef struct lamina_port {
 /* ---- what a callback sees -------------------------------------------------------------------------------------- */
 
 typedef struct lamina_host lamina_host;
+typedef struct lamina_kernel lamina_kernel;
+
+#define LAMINA_ACTIVATION_PARAMETERS 4
+
+/** y = f(x) for n neighbouring elements; y may be x. Called from several threads at once, for pieces of any size. */
+typedef void lamina_activate(int64_t n, const float *parameters, const float *x, float *y);
 
 /**
- * What the producer applies to its output before it stores it, in this order:
- * y = clamp(value * scale[c] + shift[c] + add, lo, hi). NaN stays NaN.
+ * What the producer applies to its output while it is still in cache, in this order:
+ * y = activation(clamp(value * scale[c] + shift[c] + add, lo, hi)). NaN passes the clamp.
  */
 typedef struct lamina_epilogue {
   size_t size;
@@ -139,12 +145,16 @@ typedef struct lamina_epilogue {
   const float *shift; /**< AFFINE: per channel; given to `pack` */
   lamina_tensor add;  /**< ADD: same shape as the output */
   float lo, hi;       /**< CLAMP; -inf and +inf when absent, so that it may be applied always */
+  lamina_activate *activation; /**< ACTIVATION: a layer's function; NULL when absent */
+  float parameters[LAMINA_ACTIVATION_PARAMETERS]; /**< ACTIVATION: given to it */
 } lamina_epilogue;
 
+/** In the order in which they are applied. */
 enum {
   LAMINA_EPILOGUE_AFFINE = 1 << 0,
   LAMINA_EPILOGUE_ADD = 1 << 1,
-  LAMINA_EPILOGUE_CLAMP = 1 << 2
+  LAMINA_EPILOGUE_CLAMP = 1 << 2,
+  LAMINA_EPILOGUE_ACTIVATION = 1 << 3
 };
 
 /** One node of a graph, as its layer's callbacks see it. Nothing in it may be kept after the callback returns. */
@@ -170,6 +180,7 @@ typedef struct lamina_node {
   void *saved;     /**< from this node's forward to its backward */
   void *workspace; /**< scratch of one call */
   uint64_t seed;   /**< this run's random stream for this node; forward and its backward see the same */
+  const lamina_kernel *kernel; /**< the kernel that is asked or run, for callbacks that several kernels share */
 } lamina_node;
 
 /** What a kernel asks for and what it costs, filled by `plan`. Bytes are for the given shapes and thread count. */
@@ -183,12 +194,13 @@ typedef struct lamina_cost {
 
 /* ---- the layer ------------------------------------------------------------------------------------------------- */
 
-/** One implementation of a layer. The first of a layer's kernels that says it supports a node runs it. */
-typedef struct lamina_kernel {
+/** One implementation of a layer. The first of a layer's kernels that says it supports a node runs it; when a plan is tuned,
+    the fastest of those that can. */
+struct lamina_kernel {
   size_t size;
   const char *name; /**< "generic" says that it is plain C on any ISA, which a plan in strict mode refuses elsewhere */
   const char *isa; /**< the ISA that it needs ("avx2", "avx512", "neon"), or NULL: any */
-  /** Nonzero if it can run this node (shapes are known). NULL: always. */
+  /** Nonzero if it can run this node (shapes are known) and is worthwhile: better than the kernels after it. NULL: always. */
   int (*supports)(const lamina_node *node);
   /** Fills in `cost`. NULL: no buffers. */
   lamina_status (*plan)(const lamina_node *node, lamina_cost *cost);
@@ -196,12 +208,19 @@ typedef struct lamina_kernel {
   lamina_status (*pack)(const lamina_node *node);
   lamina_status (*forward)(const lamina_node *node);
   lamina_status (*backward)(const lamina_node *node); /**< NULL: cannot be trained through */
-} lamina_kernel;
+  int variant; /**< for the layer's own use: what tells kernels apart whose callbacks are the same functions */
+  /** Optional, for kernels whose `supports` weighs costs: nonzero if it can run this node, worthwhile or not, in the
+      context's math mode. Tuning measures it then. Must hold wherever `supports` does. NULL: as `supports` says. */
+  int (*possible)(const lamina_node *node);
+};
 
 enum {
   LAMINA_LAYER_IN_PLACE = 1 << 0,          /**< output 0 may share memory with input 0 (same shape), not with another */
   LAMINA_LAYER_BACKWARD_IN_PLACE = 1 << 1, /**< the gradient of input 0 may share memory with that of output 0 */
   LAMINA_LAYER_ACCUMULATES = 1 << 2,       /**< honours accumulate_inputs; without it the host adds for the layer */
+  LAMINA_LAYER_EPILOGUE_BACKWARD = 1 << 4, /**< its backward goes through the epilogue too, so that TRAIN plans fuse as well:
+                                                the addend is then the node's last input, with a gradient, and output 0 is
+                                                as forward left it */
   LAMINA_LAYER_LOSS = 1 << 3               /**< output 0 is a scalar that is minimised: its gradient starts as 1 */
 };
 
@@ -222,8 +241,9 @@ typedef struct lamina_layer {
   lamina_status (*infer)(lamina_node *node);
   /** Optional: nonzero if output 0 is input 0's memory, element for element (flatten of 1x1, dropout at inference). */
   int (*is_view)(const lamina_node *node);
-  /** Optional: nonzero if the producer of input 0 could do this node's work as its epilogue: sets parts and lo, hi.
-      ADD means output = input 0 + input 1. */
+  /** Optional: nonzero if the producer of input 0 could do this node's work as its epilogue: sets one part and what belongs
+      to it. ADD means output = input 0 + input 1; CLAMP sets lo and hi; ACTIVATION, for any elementwise layer, sets the
+      function and its parameters. */
   int (*as_epilogue)(const lamina_node *node, lamina_epilogue *epilogue);
   /** Optional, INFER only: this node is y = scale[c] * x + shift[c]; computes both (channels floats) from its params. Called
       with NULL for both it only tells whether that holds: LAMINA_OK or, without a message, LAMINA_UNSUPPORTED. */
@@ -260,6 +280,8 @@ typedef struct lamina_gemm {
   int64_t add_row;
   float lo, hi;    /**< the result is clamped to [lo, hi]; set -INFINITY, INFINITY for none */
   void *workspace; /**< gemm_workspace bytes, 64-byte aligned */
+  lamina_activate *activation; /**< applied last, or NULL */
+  const float *parameters;     /**< given to it */
 } lamina_gemm;
 
 /** The processor, as the kernels are chosen and blocked for it. */
@@ -297,6 +319,9 @@ struct lamina_host {
   /** Later services by name, or NULL. "lamina.kernels" is the table of kernels.h: no part of this stable ABI. */
   const void *(*ext)(const lamina_host *host, const char *id);
   lamina_math_mode math; /**< the context's math mode */
+  /** How `gemm` will compute a product, for lamina_cost: "gemm 14x32 kc 512", tile and depth of a block. Reads sizes and
+      strides alone; the string lives as long as the host. */
+  const char *(*gemm_algorithm)(const lamina_host *host, const lamina_gemm *gemm);
 };
 
 #ifdef __cplusplus

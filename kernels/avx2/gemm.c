@@ -8,8 +8,34 @@
 
 #define GEMM_ROWS 6
 #define GEMM_VECTORS 2
+#define GEMM_PAIRS 1
+#define GEMM_HALF 0
+#define GEMM_MASKS 1
+#define GEMM_WIDE_ROWS 3
+#define GEMM_THIN_ROWS 1
 
 static inline vf tile_fma(const float *a, vf b, vf c) { return vf_fma(vf_set1(*a), b, c); }
+
+/* In pieces: a masked store takes a dozen cycles on some processors, a branch that goes the same way in all rows none. */
+static inline void tile_store_pieces(float *p, vf v, int n) {
+  __m128 x = _mm256_castps256_ps128(v);
+  if (n == VF_LEN) {
+    vf_store(p, v);
+    return;
+  }
+  if (n & 4) {
+    _mm_storeu_ps(p, x);
+    p += 4;
+    x = _mm256_extractf128_ps(v, 1);
+  }
+  if (n & 2) {
+    _mm_storel_pi((__m64 *)p, x);
+    p += 2;
+    x = _mm_movehl_ps(x, x);
+  }
+  if (n & 1) _mm_store_ss(p, x);
+}
+#define TILE_STORE_N tile_store_pieces
 
 #include "shared/gemm_tiles.h"
 
@@ -34,5 +60,10 @@ static inline __attribute__((always_inline)) void vectors_transpose(vf r[VF_LEN]
 
 #include "shared/gemm_pack.h"
 
-const lamina_gemm_kernels lamina_avx2_gemm = {
-    .mr = GEMM_ROWS, .nr = GEMM_VECTORS * VF_LEN, .tile = gemm_tiles, .pack_b = pack_b, .transpose = transpose};
+const lamina_gemm_kernels lamina_avx2_gemm = {.mr = GEMM_ROWS,
+                                                .nr = GEMM_VECTORS * VF_LEN,
+                                                .tile = gemm_tiles,
+                                                .pack_b = pack_b,
+                                                .transpose = transpose,
+                                                .shapes = sizeof gemm_shapes / sizeof *gemm_shapes,
+                                                .shape = gemm_shapes};

@@ -11,4 +11,5 @@ const lamina_kernels lamina_kernels_avx2 = {
     .softmax = &lamina_avx2_softmax,
     .optimizer = &lamina_avx2_optimizer,
     .conv = &lamina_avx2_conv,
+    .winograd = &lamina_avx2_winograd,
 };

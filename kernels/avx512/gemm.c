@@ -8,8 +8,22 @@
 
 #define GEMM_ROWS 14
 #define GEMM_VECTORS 2
+#define GEMM_PAIRS 0
+#define GEMM_HALF 1
+#define GEMM_MASKS 1
+#define GEMM_WIDE_ROWS 6
+#define GEMM_THIN_ROWS 3
 
 static inline vf tile_fma(const float *a, vf b, vf c) { return vf_fma(vf_set1(*a), b, c); }
+
+typedef __m256 tile_half;
+static inline tile_half tile_half_zero(void) { return _mm256_setzero_ps(); }
+static inline tile_half tile_half_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline tile_half tile_half_fma(const float *a, tile_half b, tile_half c) {
+  return _mm256_fmadd_ps(_mm256_set1_ps(*a), b,
+                         c); /* not from the vector's: two such loads a cycle, but one of 64 bytes */
+}
+static inline vf tile_half_widen(tile_half v) { return _mm512_zextps256_ps512(v); }
 
 #include "shared/gemm_tiles.h"
 
@@ -47,5 +61,10 @@ static inline __attribute__((always_inline)) void vectors_transpose(vf r[VF_LEN]
 
 #include "shared/gemm_pack.h"
 
-const lamina_gemm_kernels lamina_avx512_gemm = {
-    .mr = GEMM_ROWS, .nr = GEMM_VECTORS * VF_LEN, .tile = gemm_tiles, .pack_b = pack_b, .transpose = transpose};
+const lamina_gemm_kernels lamina_avx512_gemm = {.mr = GEMM_ROWS,
+                                                .nr = GEMM_VECTORS * VF_LEN,
+                                                .tile = gemm_tiles,
+                                                .pack_b = pack_b,
+                                                .transpose = transpose,
+                                                .shapes = sizeof gemm_shapes / sizeof *gemm_shapes,
+                                                .shape = gemm_shapes};

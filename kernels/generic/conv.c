@@ -24,7 +24,7 @@ static inline __attribute__((always_inline)) void tile_one(const lamina_conv_til
                                                            const int panels) {
   quad acc[ROWS][2 * COLUMNS / 4] = {{{0.0f}}};
   for (int64_t i = 0; i < t->runs; i++) {
-    const lamina_conv_run *run = &t->run[i];
+    const lamina_conv_taps *run = &t->run[i];
     const float *a = t->a + run->a, *b = t->b + run->b;
     for (int64_t p = 0; p < run->k; p++, a++, b += COLUMNS) {
       quad bp[2][COLUMNS / 4];

@@ -21,10 +21,10 @@ static inline float clamp(float x, float lo, float hi) {
 }
 
 /* `rows` is a constant in every caller. */
-static inline __attribute__((always_inline)) void tile_rows(const lamina_tile *t, const int rows) {
+static inline __attribute__((always_inline)) void tile_once(const lamina_tile *t, int64_t row, const int rows) {
   quad acc[ROWS][COLUMNS / 4] = {{{0.0f}}};
   for (int64_t i = 0; i < t->batch; i++) {
-    const float *a = t->a[i], *b = t->b + i * t->b_batch;
+    const float *a = t->a[i] + row * t->a_row, *b = t->b + i * t->b_batch;
     for (int64_t p = 0; p < t->k; p++, a += t->a_k, b += t->b_k) {
       quad bp[COLUMNS / 4];
       memcpy(bp, b, sizeof bp);
@@ -38,15 +38,19 @@ static inline __attribute__((always_inline)) void tile_rows(const lamina_tile *t
   float sum[ROWS][COLUMNS];
   memcpy(sum, acc, sizeof sum);
   for (int m = 0; m < rows; m++) {
-    float *c = t->c + m * t->c_row;
+    float *c = t->c + (row + m) * t->c_row;
     for (int j = 0; j < t->n; j++) {
       float x = sum[m][j];
       if (t->accumulate) x += c[j];
       if (t->bias) x += t->bias[j];
-      if (t->add) x += t->add[m * t->add_row + j];
+      if (t->add) x += t->add[(row + m) * t->add_row + j];
       c[j] = clamp(x, t->lo, t->hi);
     }
   }
+}
+
+static inline __attribute__((always_inline)) void tile_rows(const lamina_tile *t, const int rows) {
+  for (int64_t i = 0; i <= t->more; i++) tile_once(t, i * rows, rows);
 }
 
 static void tile_1(const lamina_tile *t) { tile_rows(t, 1); }
@@ -74,5 +78,12 @@ static void transpose(int64_t rows, int64_t cols, const float *src, int64_t src_
         for (int64_t r = r0; r < rows && r < r0 + BLOCK; r++) dst[c * dst_ld + r] = src[r * src_ld + c];
 }
 
-const lamina_gemm_kernels lamina_generic_gemm = {
-    .mr = ROWS, .nr = COLUMNS, .tile = tiles, .pack_b = pack_b, .transpose = transpose};
+static const lamina_gemm_shape shapes[] = {{ROWS, 1, tiles}};
+
+const lamina_gemm_kernels lamina_generic_gemm = {.mr = ROWS,
+                                                 .nr = COLUMNS,
+                                                 .tile = tiles,
+                                                 .pack_b = pack_b,
+                                                 .transpose = transpose,
+                                                 .shapes = 1,
+                                                 .shape = shapes};

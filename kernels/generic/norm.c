@@ -2,6 +2,8 @@
 /* Per-channel statistics and normalisation of a rows x channels matrix: the specification of the norm group. */
 #include "generic.h"
 
+#include "shared/norm_merge_body.h" /* plain C */
+
 static float clamp(float v, float lo, float hi) {
   if (v < lo) return lo;
   return v > hi ? hi : v; /* both comparisons are false for NaN, which stays */
@@ -31,27 +33,34 @@ static void normalize(int64_t rows, int64_t channels, const float *x, int64_t x_
   }
 }
 
-static void backward_reduce(int64_t rows, int64_t channels, const float *x, int64_t x_ld, const float *dy,
-                            int64_t dy_ld, const float *mean, float *sum_dy, float *sum_dy_xc) {
-  for (int64_t c = 0; c < channels; c++) sum_dy[c] = sum_dy_xc[c] = 0.0f;
-  for (int64_t r = 0; r < rows; r++) {
-    for (int64_t c = 0; c < channels; c++) {
-      float g = dy[r * dy_ld + c];
-      sum_dy[c] += g;
-      sum_dy_xc[c] += g * (x[r * x_ld + c] - mean[c]);
-    }
-  }
+/* What the clamp lets through of dy at row r and channel c. */
+static float through(const lamina_norm_backward *b, int64_t r, int64_t c) {
+  const float dy = b->dy[r * b->dy_ld + c];
+  if (!b->y && !b->scale) return dy;
+  const float z =
+      b->y ? b->y[r * b->y_ld + c] : (b->x[r * b->x_ld + c] - b->mean[c]) * b->scale[c] + b->offset[c]; /* as normalize */
+  return z <= b->lo || z >= b->hi ? 0.0f : dy;
 }
 
-static void backward_apply(int64_t rows, int64_t channels, const float *x, int64_t x_ld, const float *dy, int64_t dy_ld,
-                           const float *mean, const float *a, const float *b, const float *d, int accumulate, float *dx,
-                           int64_t dx_ld) {
-  for (int64_t r = 0; r < rows; r++) {
-    for (int64_t c = 0; c < channels; c++) {
-      float v = a[c] * dy[r * dy_ld + c] + (b[c] * (x[r * x_ld + c] - mean[c]) + d[c]);
-      dx[r * dx_ld + c] = accumulate ? dx[r * dx_ld + c] + v : v;
+static void backward_reduce(const lamina_norm_backward *b) {
+  for (int64_t c = 0; c < b->channels; c++) b->sum_dz[c] = b->sum_dz_xc[c] = 0.0f;
+  for (int64_t r = 0; r < b->rows; r++)
+    for (int64_t c = 0; c < b->channels; c++) {
+      const float dz = through(b, r, c);
+      b->sum_dz[c] += dz;
+      b->sum_dz_xc[c] += dz * (b->x[r * b->x_ld + c] - b->mean[c]);
     }
-  }
+}
+
+static void backward_apply(const lamina_norm_backward *b) {
+  for (int64_t r = 0; r < b->rows; r++)
+    for (int64_t c = 0; c < b->channels; c++) {
+      const float dz = through(b, r, c);
+      const float v = b->a[c] * dz + (b->b[c] * (b->x[r * b->x_ld + c] - b->mean[c]) + b->d[c]);
+      float *dx = b->dx ? b->dx + r * b->dx_ld + c : NULL, *d_add = b->y && b->d_add ? b->d_add + r * b->d_add_ld + c : NULL;
+      if (dx) *dx = b->accumulate ? *dx + v : v;
+      if (d_add) *d_add = b->accumulate_add ? *d_add + dz : dz;
+    }
 }
 
 static void column_sum(int64_t rows, int64_t channels, const float *x, int64_t ld, float *sum) {
@@ -62,6 +71,9 @@ static void column_sum(int64_t rows, int64_t channels, const float *x, int64_t l
 
 const lamina_norm_kernels lamina_generic_norm = {
     .moments = moments,
+    .merge = norm_merge,
+    .merge_moments = norm_merge_moments,
+    .finish = norm_finish,
     .normalize = normalize,
     .backward_reduce = backward_reduce,
     .backward_apply = backward_apply,

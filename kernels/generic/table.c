@@ -11,4 +11,5 @@ const lamina_kernels lamina_kernels_generic = {
     .softmax = &lamina_generic_softmax,
     .optimizer = &lamina_generic_optimizer,
     .conv = &lamina_generic_conv,
+    .winograd = &lamina_generic_winograd,
 };

@@ -9,6 +9,11 @@
 
 #define GEMM_ROWS 8
 #define GEMM_VECTORS 3
+#define GEMM_PAIRS 0
+#define GEMM_HALF 0
+#define GEMM_MASKS 0
+#define GEMM_WIDE_ROWS 4
+#define GEMM_THIN_ROWS 2
 
 static inline vf tile_fma(const float *a, vf b, vf c) { return vfmaq_n_f32(c, b, *a); }
 
@@ -28,5 +33,10 @@ static inline __attribute__((always_inline)) void vectors_transpose(vf r[VF_LEN]
 
 #include "shared/gemm_pack.h"
 
-const lamina_gemm_kernels lamina_neon_gemm = {
-    .mr = GEMM_ROWS, .nr = GEMM_VECTORS * VF_LEN, .tile = gemm_tiles, .pack_b = pack_b, .transpose = transpose};
+const lamina_gemm_kernels lamina_neon_gemm = {.mr = GEMM_ROWS,
+                                                .nr = GEMM_VECTORS * VF_LEN,
+                                                .tile = gemm_tiles,
+                                                .pack_b = pack_b,
+                                                .transpose = transpose,
+                                                .shapes = sizeof gemm_shapes / sizeof *gemm_shapes,
+                                                .shape = gemm_shapes};

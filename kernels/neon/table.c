@@ -11,4 +11,5 @@ const lamina_kernels lamina_kernels_neon = {
     .softmax = &lamina_neon_softmax,
     .optimizer = &lamina_neon_optimizer,
     .conv = &lamina_neon_conv,
+    .winograd = &lamina_neon_winograd,
 };

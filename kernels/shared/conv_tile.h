@@ -75,7 +75,7 @@ static inline __attribute__((always_inline)) void TILE_ONE(TILE_ROWS, TILE_VECTO
   for (int64_t i = 0; i < t->runs; i++) {
     /* Read again for each run: kept from before, these fields would only go from one place in memory to another. */
     const lamina_conv_tile *now = tile_hidden(t);
-    const lamina_conv_run *run = now->run + i;
+    const lamina_conv_taps *run = now->run + i;
     const float *b = now->b + run->b;
     const float *b2 = b;
     if (TILE_VECTORS > CONV_VECTORS) b2 = b + now->b_panel;

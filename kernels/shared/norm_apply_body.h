@@ -2,109 +2,130 @@
 /**
  * @file norm_apply_body.h
  * The elementwise passes of batch normalisation over a rows x channels matrix, on vec.h: normalise (+ add, clamp) and
- * the gradient. Rows are written strictly in order (interleaved rows would halve the bandwidth of stores); the
- * constants of a channel come from L1. Cost: one pass over each stream.
+ * the gradient, through the clamp and of what was added. Two rows at a time share the loads of a channel's constants;
+ * each is written strictly in order (more interleaved rows would halve the bandwidth of stores). Cost: one pass over each
+ * stream.
  */
 #ifndef LAMINA_SHARED_NORM_APPLY_BODY_H
 #define LAMINA_SHARED_NORM_APPLY_BODY_H
 
 #include "kernels.h"
 #include "norm_period.h"
+#include "norm_reduce_body.h" /* norm_pass */
 #include "vec_inline.h"
 
 typedef enum apply_kind {
-  APPLY_NORMALIZE,           /* clamp((x - mean) * scale + offset) */
-  APPLY_NORMALIZE_ADD,       /* clamp((x - mean) * scale + offset + other) */
-  APPLY_BACKWARD,            /* scale * other + (slope * (x - mean) + offset) */
-  APPLY_BACKWARD_ACCUMULATE, /* y + that */
+  APPLY_NORMALIZE,     /* clamp((x - mean) * scale + offset) */
+  APPLY_NORMALIZE_ADD, /* clamp((x - mean) * scale + offset + other) */
+  APPLY_BACKWARD,      /* a * other + (b * (x - mean) + d) */
+  APPLY_BACKWARD_Z,    /* the same with what a clamp of (x - mean) * scale + offset lets through of other */
+  APPLY_BACKWARD_L,    /* the same where hi is infinite: a ReLU */
+  APPLY_BACKWARD_Y     /* the same with what the clamp of out lets through */
 } apply_kind;
 
+/* Constants of a channel, and the streams. */
 typedef struct application {
-  const float *x, *other; /* other: what is added, or dy */
-  float *y;
-  int64_t x_ld, other_ld, y_ld;
-  const float *mean, *scale, *offset, *slope;
+  const float *mean, *scale, *offset, *a, *b, *d;
   float lo, hi;
+  const float *x, *other, *out; /* other: what is added, or dy; out: the layer's output */
+  float *y, *d_add;             /* y or dx; d_add: APPLY_BACKWARD_Y, or NULL */
+  int64_t x_ld, other_ld, out_ld, y_ld, d_add_ld;
+  int accumulate, accumulate_add;
 } application;
 
 VEC_INLINE vf apply_load(int masked, const float *p, int tail) { return masked ? vf_load_n(p, tail) : vf_load(p); }
+VEC_INLINE void apply_store(int masked, float *p, vf v, int tail) {
+  if (masked) vf_store_n(p, v, tail);
+  else vf_store(p, v);
+}
+VEC_INLINE int applies_backward(apply_kind kind) { return kind >= APPLY_BACKWARD; }
 
-/* One vector, at p floats into the constants and x, other, y. */
-VEC_INLINE vf apply_vector(apply_kind kind, int masked, int tail, const application *a, int64_t c, const float *x,
-                           const float *other, const float *y, vf lo, vf hi) {
-  const int backward = kind == APPLY_BACKWARD || kind == APPLY_BACKWARD_ACCUMULATE;
-  vf centred = vf_sub(apply_load(masked, x, tail), apply_load(masked, a->mean + c, tail));
-  vf scale = apply_load(masked, a->scale + c, tail), offset = apply_load(masked, a->offset + c, tail);
-  if (backward) {
-    vf inner = vf_fma(apply_load(masked, a->slope + c, tail), centred, offset);
-    vf v = vf_fma(scale, apply_load(masked, other, tail), inner);
-    return kind == APPLY_BACKWARD ? v : vf_add(apply_load(masked, y, tail), v);
+/* One vector of channels of `rows` neighbouring rows, 1 or 2. Everything is read before anything is written. */
+VEC_INLINE void apply_vector(apply_kind kind, int rows, int masked, int tail, const application *k, int64_t row,
+                             int64_t c) {
+  const vf lo = vf_set1(k->lo), hi = vf_set1(k->hi), mean = apply_load(masked, k->mean + c, tail);
+  const int z = !applies_backward(kind) || kind == APPLY_BACKWARD_Z || kind == APPLY_BACKWARD_L;
+  const vf scale = z ? apply_load(masked, k->scale + c, tail) : mean, offset = z ? apply_load(masked, k->offset + c, tail) : mean;
+  const vf a = applies_backward(kind) ? apply_load(masked, k->a + c, tail) : mean;
+  const vf b = applies_backward(kind) ? apply_load(masked, k->b + c, tail) : mean;
+  const vf d = applies_backward(kind) ? apply_load(masked, k->d + c, tail) : mean;
+  vf result[2], through[2];
+#pragma GCC unroll 2
+  for (int i = 0; i < rows; i++) {
+    const int64_t r = row + i;
+    const vf centred = vf_sub(apply_load(masked, k->x + r * k->x_ld + c, tail), mean);
+    const vf other = kind == APPLY_NORMALIZE ? centred : apply_load(masked, k->other + r * k->other_ld + c, tail);
+    vf v = z ? vf_fma(centred, scale, offset) : centred;
+    if (!applies_backward(kind)) {
+      if (kind == APPLY_NORMALIZE_ADD) v = vf_add(v, other);
+      result[i] = vf_min(hi, vf_max(lo, v));
+      continue;
+    }
+    if (kind == APPLY_BACKWARD_Y) v = apply_load(masked, k->out + r * k->out_ld + c, tail);
+    through[i] = kind == APPLY_BACKWARD ? other : norm_pass(kind != APPLY_BACKWARD_L, v, other, lo, hi);
+    result[i] = vf_fma(a, through[i], vf_fma(b, centred, d));
+    if (k->accumulate) result[i] = vf_add(apply_load(masked, k->y + r * k->y_ld + c, tail), result[i]);
+    if (kind == APPLY_BACKWARD_Y && k->d_add && k->accumulate_add)
+      through[i] = vf_add(apply_load(masked, k->d_add + r * k->d_add_ld + c, tail), through[i]);
   }
-  vf v = vf_fma(centred, scale, offset);
-  if (kind == APPLY_NORMALIZE_ADD) v = vf_add(v, apply_load(masked, other, tail));
-  return vf_min(hi, vf_max(lo, v));
+#pragma GCC unroll 2
+  for (int i = 0; i < rows; i++) {
+    if (kind != APPLY_BACKWARD_Y || k->y) apply_store(masked, k->y + (row + i) * k->y_ld + c, result[i], tail);
+    if (kind == APPLY_BACKWARD_Y && k->d_add) apply_store(masked, k->d_add + (row + i) * k->d_add_ld + c, through[i], tail);
+  }
 }
 
-VEC_INLINE void apply_rows(apply_kind kind, int64_t rows, int64_t channels, const application *a) {
-  enum { STEP = 2 };
-  const int two = kind != APPLY_NORMALIZE;
-  const vf lo = vf_set1(a->lo), hi = vf_set1(a->hi);
-  const application k = *a;
-  for (int64_t row = 0; row < rows; row++) {
-    const float *x = k.x + row * k.x_ld, *other = two ? k.other + row * k.other_ld : x;
-    float *y = k.y + row * k.y_ld;
-    int64_t c = 0;
-    for (; c + STEP * VF_LEN <= channels; c += STEP * VF_LEN) {
-      vf v[STEP];
-      for (int u = 0; u < STEP; u++) {
-        const int64_t at = c + u * VF_LEN;
-        v[u] = apply_vector(kind, 0, VF_LEN, &k, at, x + at, other + at, y + at, lo, hi);
-      }
-      for (int u = 0; u < STEP; u++) vf_store(y + c + u * VF_LEN, v[u]);
-    }
-    for (; c + VF_LEN <= channels; c += VF_LEN)
-      vf_store(y + c, apply_vector(kind, 0, VF_LEN, &k, c, x + c, other + c, y + c, lo, hi));
-    if (c < channels) {
-      const int tail = (int)(channels - c);
-      vf_store_n(y + c, apply_vector(kind, 1, tail, &k, c, x + c, other + c, y + c, lo, hi), tail);
-    }
-  }
+VEC_INLINE void apply_row(apply_kind kind, int rows, int64_t channels, const application *k, int64_t row) {
+  int64_t c = 0;
+  for (; c + VF_LEN <= channels; c += VF_LEN) apply_vector(kind, rows, 0, VF_LEN, k, row, c);
+  if (c < channels) apply_vector(kind, rows, 1, (int)(channels - c), k, row, c);
+}
+
+VEC_INLINE void apply_rows(apply_kind kind, int64_t rows, int64_t channels, const application *from) {
+  const application k = *from; /* a copy that nothing points at: its fields stay in registers */
+  int64_t row = 0;
+  for (; row + 2 <= rows; row += 2) apply_row(kind, 2, channels, &k, row);
+  if (row < rows) apply_row(kind, 1, channels, &k, row);
 }
 
 /* A dense matrix as virtual rows, then the rows left over. */
-VEC_INLINE void apply_dense(apply_kind kind, int64_t rows, int64_t channels, int64_t period, const application *a) {
-  float mean[NORM_MAX_PERIOD], scale[NORM_MAX_PERIOD], offset[NORM_MAX_PERIOD], slope[NORM_MAX_PERIOD];
+VEC_INLINE void apply_dense(apply_kind kind, int64_t rows, int64_t channels, int64_t period, const application *k) {
+  float constants[6][NORM_MAX_PERIOD];
   const int64_t factor = period / channels, virtual_rows = rows / factor, done = virtual_rows * factor;
-  application whole = *a, rest = *a;
-  norm_expand(period, channels, a->mean, mean);
-  norm_expand(period, channels, a->scale, scale);
-  norm_expand(period, channels, a->offset, offset);
-  if (a->slope) norm_expand(period, channels, a->slope, slope);
-  whole.mean = mean;
-  whole.scale = scale;
-  whole.offset = offset;
-  whole.slope = slope;
-  whole.x_ld = whole.other_ld = whole.y_ld = period;
+  const float *const from[6] = {k->mean, k->scale, k->offset, k->a, k->b, k->d};
+  application whole = *k, rest = *k;
+  for (int i = 0; i < 6; i++)
+    if (from[i]) norm_expand(period, channels, from[i], constants[i]);
+  whole.mean = constants[0];
+  whole.scale = constants[1];
+  whole.offset = constants[2];
+  whole.a = constants[3];
+  whole.b = constants[4];
+  whole.d = constants[5];
+  whole.x_ld = whole.other_ld = whole.out_ld = whole.y_ld = whole.d_add_ld = period;
   rest.x += done * channels;
-  if (a->other) rest.other += done * channels;
-  rest.y += done * channels;
+  if (k->other) rest.other += done * channels;
+  if (k->out) rest.out += done * channels;
+  if (k->y) rest.y += done * channels;
+  if (k->d_add) rest.d_add += done * channels;
   apply_rows(kind, virtual_rows, period, &whole);
   apply_rows(kind, rows - done, channels, &rest);
 }
 
-VEC_INLINE void apply(apply_kind kind, int64_t rows, int64_t channels, const application *a) {
-  const int dense = a->x_ld == channels && a->y_ld == channels && (!a->other || a->other_ld == channels);
+VEC_INLINE void apply(apply_kind kind, int64_t rows, int64_t channels, const application *k) {
+  const int dense = k->x_ld == channels && (!k->y || k->y_ld == channels) && (!k->other || k->other_ld == channels) &&
+                    (!k->out || k->out_ld == channels) && (!k->d_add || k->d_add_ld == channels);
   const int64_t period = dense ? norm_period(rows, channels) : 0;
   if (period)
-    apply_dense(kind, rows, channels, period, a);
+    apply_dense(kind, rows, channels, period, k);
   else
-    apply_rows(kind, rows, channels, a);
+    apply_rows(kind, rows, channels, k);
 }
 
 static void norm_normalize(int64_t rows, int64_t channels, const float *x, int64_t x_ld, const float *mean,
                            const float *scale, const float *offset, const float *add, int64_t add_ld, float lo,
                            float hi, float *y, int64_t y_ld) {
-  const application a = {.x = x,
+  const application k = {.x = x,
                          .other = add,
                          .y = y,
                          .x_ld = x_ld,
@@ -116,28 +137,40 @@ static void norm_normalize(int64_t rows, int64_t channels, const float *x, int64
                          .lo = lo,
                          .hi = hi};
   if (add)
-    apply(APPLY_NORMALIZE_ADD, rows, channels, &a);
+    apply(APPLY_NORMALIZE_ADD, rows, channels, &k);
   else
-    apply(APPLY_NORMALIZE, rows, channels, &a);
+    apply(APPLY_NORMALIZE, rows, channels, &k);
 }
 
-static void norm_backward_apply(int64_t rows, int64_t channels, const float *x, int64_t x_ld, const float *dy,
-                                int64_t dy_ld, const float *mean, const float *a, const float *b, const float *d,
-                                int accumulate, float *dx, int64_t dx_ld) {
-  const application k = {.x = x,
-                         .other = dy,
-                         .y = dx,
-                         .x_ld = x_ld,
-                         .other_ld = dy_ld,
-                         .y_ld = dx_ld,
-                         .mean = mean,
-                         .scale = a,
-                         .slope = b,
-                         .offset = d};
-  if (accumulate)
-    apply(APPLY_BACKWARD_ACCUMULATE, rows, channels, &k);
+static void norm_backward_apply(const lamina_norm_backward *b) {
+  const application k = {.mean = b->mean,
+                         .scale = b->scale,
+                         .offset = b->offset,
+                         .a = b->a,
+                         .b = b->b,
+                         .d = b->d,
+                         .lo = b->lo,
+                         .hi = b->hi,
+                         .x = b->x,
+                         .other = b->dy,
+                         .out = b->y,
+                         .y = b->dx,
+                         .d_add = b->d_add,
+                         .x_ld = b->x_ld,
+                         .other_ld = b->dy_ld,
+                         .out_ld = b->y_ld,
+                         .y_ld = b->dx_ld,
+                         .d_add_ld = b->d_add_ld,
+                         .accumulate = b->accumulate,
+                         .accumulate_add = b->accumulate_add};
+  if (b->y)
+    apply(APPLY_BACKWARD_Y, b->rows, b->channels, &k);
+  else if (b->scale && !(b->hi < INFINITY))
+    apply(APPLY_BACKWARD_L, b->rows, b->channels, &k);
+  else if (b->scale)
+    apply(APPLY_BACKWARD_Z, b->rows, b->channels, &k);
   else
-    apply(APPLY_BACKWARD, rows, channels, &k);
+    apply(APPLY_BACKWARD, b->rows, b->channels, &k);
 }
 
 #endif

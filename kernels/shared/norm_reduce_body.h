@@ -17,6 +17,8 @@
 #include "norm_period.h"
 #include "vec_inline.h"
 
+#include <math.h>
+
 /* Rows of a band with one and with two inputs: few enough for the prefetchers and the sets of L1, enough to pay for the
    sums' way through memory. The sums and shifts of NORM_CHANNELS channels stay in L1. */
 enum {
@@ -29,17 +31,31 @@ enum {
 };
 
 typedef enum reduce_kind {
-  REDUCE_MOMENTS,  /* first += x - shift, second += (x - shift)^2 */
-  REDUCE_BACKWARD, /* first += dy, second += dy * (x - shift) */
-  REDUCE_SUM       /* first += x */
+  REDUCE_MOMENTS,    /* first += x - shift, second += (x - shift)^2 */
+  REDUCE_BACKWARD,   /* first += dy, second += dy * (x - shift) */
+  REDUCE_BACKWARD_Z, /* the same where lo < (x - shift) * scale + offset < hi */
+  REDUCE_BACKWARD_L, /* the same where hi is infinite: a ReLU */
+  REDUCE_BACKWARD_Y, /* the same where lo < y < hi */
+  REDUCE_SUM         /* first += x */
 } reduce_kind;
 
 typedef struct reduction {
-  const float *x, *dy; /* dy: REDUCE_BACKWARD */
-  int64_t x_ld, dy_ld;
+  const float *x, *dy, *y; /* dy: REDUCE_BACKWARD and on; y: REDUCE_BACKWARD_Y */
+  int64_t x_ld, dy_ld, y_ld;
   const float *shift;
+  const float *scale, *offset; /* REDUCE_BACKWARD_Z and _L */
+  float lo, hi;
   float *first, *second;
 } reduction;
+
+VEC_INLINE int reduces_backward(reduce_kind kind) {
+  return kind >= REDUCE_BACKWARD && kind <= REDUCE_BACKWARD_Y;
+}
+
+/* What a clamp of y lets through of dy; NaN passes. Without `two` there is no upper bound. */
+VEC_INLINE vf norm_pass(int two, vf y, vf dy, vf lo, vf hi) {
+  return vf_select(two ? vm_or(vf_le(y, lo), vf_le(hi, y)) : vf_le(y, lo), vf_zero(), dy);
+}
 
 VEC_INLINE void reduce_vector(reduce_kind kind, vf x, vf dy, vf shift, vf *first, vf *second) {
   if (kind == REDUCE_SUM) {
@@ -52,6 +68,18 @@ VEC_INLINE void reduce_vector(reduce_kind kind, vf x, vf dy, vf shift, vf *first
 }
 
 VEC_INLINE vf reduce_load(int masked, const float *p, int tail) { return masked ? vf_load_n(p, tail) : vf_load(p); }
+
+/* dz of one vector, at row i of the pointers. */
+VEC_INLINE vf reduce_dz(reduce_kind kind, int masked, int tail, const reduction *r, vf x, vf shift, const float *dy,
+                        const float *y, int64_t c) {
+  const vf g = reduce_load(masked, dy, tail);
+  if (kind == REDUCE_BACKWARD_Y) return norm_pass(1, reduce_load(masked, y, tail), g, vf_set1(r->lo), vf_set1(r->hi));
+  if (kind == REDUCE_BACKWARD_Z || kind == REDUCE_BACKWARD_L) {
+    const vf scale = reduce_load(masked, r->scale + c, tail), offset = reduce_load(masked, r->offset + c, tail);
+    return norm_pass(kind == REDUCE_BACKWARD_Z, vf_fma(vf_sub(x, shift), scale, offset), g, vf_set1(r->lo), vf_set1(r->hi));
+  }
+  return g;
+}
 
 /* The sums of two chains, added to those in memory. */
 VEC_INLINE void reduce_store(reduce_kind kind, int masked, int tail, const reduction *r, int64_t c, const vf *first,
@@ -67,12 +95,41 @@ VEC_INLINE void reduce_store(reduce_kind kind, int masked, int tail, const reduc
   }
 }
 
+/* The streams of a reduction from one row on; those that the kind has not are x. */
+typedef struct reduce_rows_at {
+  const float *x, *dy, *y;
+  int64_t x_ld, dy_ld, y_ld;
+} reduce_rows_at;
+
+VEC_INLINE reduce_rows_at reduce_at(reduce_kind kind, const reduction *r, int64_t row, int64_t c) {
+  const float *x = r->x + row * r->x_ld + c;
+  reduce_rows_at at = {x, x, x, r->x_ld, r->x_ld, r->x_ld};
+  if (reduces_backward(kind)) {
+    at.dy = r->dy + row * r->dy_ld + c;
+    at.dy_ld = r->dy_ld;
+  }
+  if (kind == REDUCE_BACKWARD_Y) {
+    at.y = r->y + row * r->y_ld + c;
+    at.y_ld = r->y_ld;
+  }
+  return at;
+}
+
+/* Vector v of row i. */
+VEC_INLINE void reduce_row_vector(reduce_kind kind, int masked, int tail, const reduction *r, const reduce_rows_at *at,
+                                  int64_t i, int64_t v, int64_t c, vf shift, vf *first, vf *second) {
+  const vf x = reduce_load(masked, at->x + i * at->x_ld + v, tail);
+  const vf dz = reduces_backward(kind) ? reduce_dz(kind, masked, tail, r, x, shift, at->dy + i * at->dy_ld + v,
+                                                   at->y + i * at->y_ld + v, c + v)
+                                       : x;
+  reduce_vector(kind, x, dz, shift, first, second);
+}
+
 /* `vectors` vectors of channels from c (or one of `tail` lanes) over any number of rows, in registers. */
 VEC_INLINE void reduce_column(reduce_kind kind, int vectors, int masked, int tail, const reduction *r, int64_t row,
                               int64_t rows, int64_t c) {
   vf first[NORM_VECTORS][NORM_CHAINS], second[NORM_VECTORS][NORM_CHAINS], shift[NORM_VECTORS];
-  const int64_t x_ld = r->x_ld, dy_ld = kind == REDUCE_BACKWARD ? r->dy_ld : x_ld;
-  const float *x = r->x + row * x_ld + c, *dy = kind == REDUCE_BACKWARD ? r->dy + row * dy_ld + c : x;
+  reduce_rows_at at = reduce_at(kind, r, row, c);
   for (int v = 0; v < vectors; v++) {
     shift[v] = kind == REDUCE_SUM ? vf_zero() : reduce_load(masked, r->shift + c + v * VF_LEN, tail);
     for (int i = 0; i < NORM_CHAINS; i++) first[v][i] = second[v][i] = vf_zero();
@@ -81,35 +138,32 @@ VEC_INLINE void reduce_column(reduce_kind kind, int vectors, int masked, int tai
   for (; m + NORM_CHAINS <= rows; m += NORM_CHAINS) {
     for (int i = 0; i < NORM_CHAINS; i++)
       for (int v = 0; v < vectors; v++)
-        reduce_vector(kind, reduce_load(masked, x + i * x_ld + v * VF_LEN, tail),
-                      reduce_load(masked, dy + i * dy_ld + v * VF_LEN, tail), shift[v], &first[v][i], &second[v][i]);
-    x += NORM_CHAINS * x_ld;
-    dy += NORM_CHAINS * dy_ld;
+        reduce_row_vector(kind, masked, tail, r, &at, i, v * VF_LEN, c, shift[v], &first[v][i], &second[v][i]);
+    at.x += NORM_CHAINS * at.x_ld;
+    at.dy += NORM_CHAINS * at.dy_ld;
+    at.y += NORM_CHAINS * at.y_ld;
   }
   if (m < rows)
     for (int v = 0; v < vectors; v++)
-      reduce_vector(kind, reduce_load(masked, x + v * VF_LEN, tail), reduce_load(masked, dy + v * VF_LEN, tail),
-                    shift[v], &first[v][0], &second[v][0]);
+      reduce_row_vector(kind, masked, tail, r, &at, 0, v * VF_LEN, c, shift[v], &first[v][0], &second[v][0]);
   for (int v = 0; v < vectors; v++) reduce_store(kind, masked, tail, r, c + v * VF_LEN, first[v], second[v]);
 }
 
-VEC_INLINE void reduce_band_vector(reduce_kind kind, int rows, int masked, int tail, const reduction *r, const float *x,
-                                   const float *dy, int64_t c) {
-  const int64_t x_ld = r->x_ld, dy_ld = kind == REDUCE_BACKWARD ? r->dy_ld : x_ld;
+VEC_INLINE void reduce_band_vector(reduce_kind kind, int rows, int masked, int tail, const reduction *r,
+                                   const reduce_rows_at *at, int64_t c) {
   const vf shift = kind == REDUCE_SUM ? vf_zero() : reduce_load(masked, r->shift + c, tail);
   vf first[NORM_CHAINS] = {vf_zero(), vf_zero()}, second[NORM_CHAINS] = {vf_zero(), vf_zero()};
 #pragma GCC unroll 8
   for (int i = 0; i < rows; i++)
-    reduce_vector(kind, reduce_load(masked, x + i * x_ld + c, tail), reduce_load(masked, dy + i * dy_ld + c, tail),
-                  shift, &first[i % NORM_CHAINS], &second[i % NORM_CHAINS]);
+    reduce_row_vector(kind, masked, tail, r, at, i, c, 0, shift, &first[i % NORM_CHAINS], &second[i % NORM_CHAINS]);
   reduce_store(kind, masked, tail, r, c, first, second);
 }
 
 /* `rows` rows, a constant, along channels c to end: as many linear streams, with the sums in memory. */
 VEC_INLINE void reduce_band(reduce_kind kind, int rows, const reduction *r, int64_t row, int64_t c, int64_t end) {
-  const float *x = r->x + row * r->x_ld, *dy = kind == REDUCE_BACKWARD ? r->dy + row * r->dy_ld : x;
-  for (; c + VF_LEN <= end; c += VF_LEN) reduce_band_vector(kind, rows, 0, VF_LEN, r, x, dy, c);
-  if (c < end) reduce_band_vector(kind, rows, 1, (int)(end - c), r, x, dy, c);
+  const reduce_rows_at at = reduce_at(kind, r, row, 0);
+  for (; c + VF_LEN <= end; c += VF_LEN) reduce_band_vector(kind, rows, 0, VF_LEN, r, &at, c);
+  if (c < end) reduce_band_vector(kind, rows, 1, (int)(end - c), r, &at, c);
 }
 
 /* Channels c to end of some rows, four vectors at a time, in registers. */
@@ -123,7 +177,7 @@ VEC_INLINE void reduce_columns(reduce_kind kind, const reduction *r, int64_t row
 
 /* Overwrites first and second with the sums over all rows. Few channels are read linearly as they are. */
 VEC_INLINE void reduce_rows(reduce_kind kind, int64_t rows, int64_t channels, const reduction *r) {
-  const int band = kind == REDUCE_BACKWARD ? NORM_BAND_TWO : NORM_BAND;
+  const int band = reduces_backward(kind) ? NORM_BAND_TWO : NORM_BAND;
   for (int64_t c = 0; c < channels; c++) {
     r->first[c] = 0.0f;
     if (kind != REDUCE_SUM) r->second[c] = 0.0f;
@@ -149,35 +203,36 @@ VEC_INLINE void reduce_fold(int64_t period, int64_t channels, float *virtual_sum
 }
 
 /* A dense matrix as virtual rows of a whole number of vectors: the rows left over first, then the others folded in. */
-static void reduce_dense(reduce_kind kind, int64_t rows, int64_t channels, int64_t period, const reduction *r) {
-  float shift[NORM_MAX_PERIOD], first[NORM_MAX_PERIOD], second[NORM_MAX_PERIOD];
+VEC_INLINE void reduce_dense(reduce_kind kind, int64_t rows, int64_t channels, int64_t period, const reduction *r) {
+  float shift[NORM_MAX_PERIOD], scale[NORM_MAX_PERIOD], offset[NORM_MAX_PERIOD];
+  float first[NORM_MAX_PERIOD], second[NORM_MAX_PERIOD];
   const int64_t factor = period / channels, virtual_rows = rows / factor, done = virtual_rows * factor;
   reduction rest = *r, whole = *r;
   rest.x += done * channels;
-  if (kind == REDUCE_BACKWARD) rest.dy += done * channels;
-  whole.x_ld = whole.dy_ld = period;
+  if (reduces_backward(kind)) rest.dy += done * channels;
+  if (kind == REDUCE_BACKWARD_Y) rest.y += done * channels;
+  whole.x_ld = whole.dy_ld = whole.y_ld = period;
   whole.first = first;
   whole.second = second;
   if (kind != REDUCE_SUM) {
     norm_expand(period, channels, r->shift, shift);
     whole.shift = shift;
   }
-  if (kind == REDUCE_MOMENTS) {
-    reduce_rows(REDUCE_MOMENTS, rows - done, channels, &rest);
-    reduce_rows(REDUCE_MOMENTS, virtual_rows, period, &whole);
-  } else if (kind == REDUCE_BACKWARD) {
-    reduce_rows(REDUCE_BACKWARD, rows - done, channels, &rest);
-    reduce_rows(REDUCE_BACKWARD, virtual_rows, period, &whole);
-  } else {
-    reduce_rows(REDUCE_SUM, rows - done, channels, &rest);
-    reduce_rows(REDUCE_SUM, virtual_rows, period, &whole);
+  if (kind == REDUCE_BACKWARD_Z || kind == REDUCE_BACKWARD_L) {
+    norm_expand(period, channels, r->scale, scale);
+    norm_expand(period, channels, r->offset, offset);
+    whole.scale = scale;
+    whole.offset = offset;
   }
+  reduce_rows(kind, rows - done, channels, &rest);
+  reduce_rows(kind, virtual_rows, period, &whole);
   reduce_fold(period, channels, first, r->first);
   if (kind != REDUCE_SUM) reduce_fold(period, channels, second, r->second);
 }
 
 VEC_INLINE void reduce(reduce_kind kind, int64_t rows, int64_t channels, const reduction *r) {
-  const int dense = r->x_ld == channels && (kind != REDUCE_BACKWARD || r->dy_ld == channels);
+  const int dense = r->x_ld == channels && (!reduces_backward(kind) || r->dy_ld == channels) &&
+                    (kind != REDUCE_BACKWARD_Y || r->y_ld == channels);
   const int64_t period = dense ? norm_period(rows, channels) : 0;
   if (period)
     reduce_dense(kind, rows, channels, period, r);
@@ -191,11 +246,28 @@ static void norm_moments(int64_t rows, int64_t channels, const float *x, int64_t
   reduce(REDUCE_MOMENTS, rows, channels, &r);
 }
 
-static void norm_backward_reduce(int64_t rows, int64_t channels, const float *x, int64_t x_ld, const float *dy,
-                                 int64_t dy_ld, const float *mean, float *sum_dy, float *sum_dy_xc) {
-  const reduction r = {
-      .x = x, .dy = dy, .x_ld = x_ld, .dy_ld = dy_ld, .shift = mean, .first = sum_dy, .second = sum_dy_xc};
-  reduce(REDUCE_BACKWARD, rows, channels, &r);
+static void norm_backward_reduce(const lamina_norm_backward *b) {
+  const reduction r = {.x = b->x,
+                       .dy = b->dy,
+                       .y = b->y,
+                       .x_ld = b->x_ld,
+                       .dy_ld = b->dy_ld,
+                       .y_ld = b->y_ld,
+                       .shift = b->mean,
+                       .scale = b->scale,
+                       .offset = b->offset,
+                       .lo = b->lo,
+                       .hi = b->hi,
+                       .first = b->sum_dz,
+                       .second = b->sum_dz_xc};
+  if (b->y)
+    reduce(REDUCE_BACKWARD_Y, b->rows, b->channels, &r);
+  else if (b->scale && !(b->hi < INFINITY))
+    reduce(REDUCE_BACKWARD_L, b->rows, b->channels, &r);
+  else if (b->scale)
+    reduce(REDUCE_BACKWARD_Z, b->rows, b->channels, &r);
+  else
+    reduce(REDUCE_BACKWARD, b->rows, b->channels, &r);
 }
 
 static void norm_column_sum(int64_t rows, int64_t channels, const float *x, int64_t ld, float *sum) {

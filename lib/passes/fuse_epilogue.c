@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * At inference a node whose output goes to one reader alone takes that reader's work into its epilogue, in the order in
+ * A node whose output goes to one reader alone takes that reader's work into its epilogue, in the order in
  * which an epilogue is applied: an affine map (batch norm with running statistics, folded into the packed weights), the
- * addition of another value that is there before the node runs, a clamp.
+ * addition of another value that is there before the node runs, a clamp, an activation (any elementwise layer, a
+ * plugin's too, that offers its function).
+ *
+ * At inference any layer may do so. In training one whose backward pass goes through its epilogue (batch norm): no affine
+ * map then, and the addend becomes an input of the node, which gets a gradient like any other.
  */
 #include <math.h>
+#include <string.h>
 
 #include "passes.h"
 
@@ -34,15 +39,45 @@ static lamina_epilogue offered(lamina_plan *plan, const plan_node *reader, lamin
   return offer;
 }
 
+/* Takes what the reader offers, if the producer can apply it and nothing that is applied later is there already. */
+static bool take(lamina_plan *plan, int n, const plan_node *reader, const lamina_epilogue *offer) {
+  plan_node *producer = &plan->nodes[n];
+  lamina_epilogue *e = &producer->epilogue;
+  if (!(producer->source->layer->epilogues & offer->parts) || e->parts >= offer->parts) return false;
+  switch (offer->parts) {
+  case LAMINA_EPILOGUE_ADD: {
+    if (reader->n_inputs != 2) return false;
+    const int other = reader->inputs[reader->inputs[0] == producer->outputs[0]];
+    if (plan->values[other].producer >= n || other == producer->outputs[0]) return false;
+    producer->add = other;
+    if (plan->options.mode == LAMINA_TRAIN) producer->inputs[producer->n_inputs++] = other;
+    break;
+  }
+  case LAMINA_EPILOGUE_CLAMP:
+    e->lo = offer->lo;
+    e->hi = offer->hi;
+    break;
+  case LAMINA_EPILOGUE_ACTIVATION:
+    if (!offer->activation || reader->n_inputs != 1) return false;
+    e->activation = offer->activation;
+    memcpy(e->parameters, offer->parameters, sizeof e->parameters);
+    break;
+  default: /* nothing, or several at once */
+    return false;
+  }
+  e->parts |= offer->parts;
+  return true;
+}
+
 /* Does the reader's work in the producer if it can; *merged tells. */
 static lamina_status try_merge(lamina_plan *plan, int n, plan_node *reader, bool *merged) {
   plan_node *producer = &plan->nodes[n];
   lamina_status status = LAMINA_OK;
-  const uint32_t able = producer->source->layer->epilogues;
   *merged = false;
   if (!lamina_same_shape(&plan->values[producer->outputs[0]].shape, &plan->values[reader->outputs[0]].shape))
     return LAMINA_OK;
-  if (folds_affine(plan, producer, reader, &status)) {
+  const bool train = plan->options.mode == LAMINA_TRAIN;
+  if (!train && folds_affine(plan, producer, reader, &status)) {
     producer->affine = reader->source;
     producer->epilogue.parts |= LAMINA_EPILOGUE_AFFINE;
     *merged = true;
@@ -50,30 +85,21 @@ static lamina_status try_merge(lamina_plan *plan, int n, plan_node *reader, bool
   }
   lamina_epilogue offer = status ? (lamina_epilogue){0} : offered(plan, reader, &status);
   if (status) return status;
-  const uint32_t later = LAMINA_EPILOGUE_ADD | LAMINA_EPILOGUE_CLAMP;
-  if (offer.parts == LAMINA_EPILOGUE_CLAMP && (able & LAMINA_EPILOGUE_CLAMP) &&
-      !(producer->epilogue.parts & LAMINA_EPILOGUE_CLAMP)) {
-    producer->epilogue.lo = offer.lo;
-    producer->epilogue.hi = offer.hi;
-    producer->epilogue.parts |= LAMINA_EPILOGUE_CLAMP;
-    *merged = true;
-  } else if (offer.parts == LAMINA_EPILOGUE_ADD && (able & LAMINA_EPILOGUE_ADD) && reader->n_inputs == 2 &&
-             !(producer->epilogue.parts & later)) {
-    int other = reader->inputs[reader->inputs[0] == producer->outputs[0]];
-    if (plan->values[other].producer < n && other != producer->outputs[0]) {
-      producer->add = other;
-      producer->epilogue.parts |= LAMINA_EPILOGUE_ADD;
-      *merged = true;
-    }
-  }
+  *merged = take(plan, n, reader, &offer);
   return LAMINA_OK;
 }
 
+static bool can_fuse(const lamina_plan *plan, const plan_node *producer) {
+  const lamina_layer *layer = producer->source->layer;
+  const bool through = plan->options.mode == LAMINA_INFER ||
+                       ((layer->flags & LAMINA_LAYER_EPILOGUE_BACKWARD) && producer->n_inputs == producer->source->n_inputs);
+  return through && layer->epilogues && producer->n_outputs == 1;
+}
+
 lamina_status lamina_pass_fuse_epilogue(lamina_plan *plan) {
-  if (plan->options.mode != LAMINA_INFER) return LAMINA_OK;
   for (int n = 0; n < plan->node_count; n++) {
     plan_node *producer = &plan->nodes[n], *reader;
-    bool merged = !producer->removed && producer->source->layer->epilogues && producer->n_outputs == 1;
+    bool merged = !producer->removed && can_fuse(plan, producer);
     while (merged) {
       int out = producer->outputs[0];
       if (plan->values[out].is_output || lamina_pass_readers(plan, out, &reader) != 1 || !reader ||

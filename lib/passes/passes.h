@@ -7,7 +7,7 @@
 
 /* Flatten's PyTorch order (C, H, W) is folded into the packed weights of the linear layers that read it. */
 lamina_status lamina_pass_fold_flatten(lamina_plan *plan);
-/* INFER: affine, add and clamp nodes become the epilogue of their producer. */
+/* Affine, add and clamp nodes become the epilogue of their producer. */
 lamina_status lamina_pass_fuse_epilogue(lamina_plan *plan);
 
 /* For passes: how many inputs of nodes that are left read a value, and the first such node (or NULL). */

@@ -7,34 +7,54 @@
  */
 #include "batch_norm.h"
 
+#include <math.h>
+
 typedef struct backward_pass {
   const lamina_node *node;
   const lamina_kernels *kernels;
   batch_norm_split split;
   batch_norm_memory memory;
-  layer_matrix x, dy, dx;
+  layer_matrix x, dy, dx, y, d_add;
+  lamina_norm_backward kernel; /* what is the same for all tasks */
 } backward_pass;
+
+/* The kernels' arguments for rows from `row` on and channels from `c` on. */
+static lamina_norm_backward part_of(const backward_pass *pass, int64_t row, int64_t rows, int64_t c, int64_t channels) {
+  const batch_norm_memory *m = &pass->memory;
+  lamina_norm_backward k = pass->kernel;
+  k.rows = rows;
+  k.channels = channels;
+  k.x = pass->x.data + row * pass->x.ld + c;
+  k.dy = pass->dy.data + row * pass->dy.ld + c;
+  k.mean = m->hi + c;
+  if (pass->y.data) k.y = pass->y.data + row * pass->y.ld + c;
+  if (k.scale) {
+    k.scale = m->scale + c;
+    k.offset = m->offset + c;
+  }
+  return k;
+}
 
 /* Both sums of one group of rows and one part of the channels. */
 static void reduce_task(void *arg, int64_t index, int thread) {
   (void)thread;
   const backward_pass *pass = arg;
   const batch_norm_split *split = &pass->split;
-  float sum_dy[BATCH_NORM_PART], sum_dy_xc[BATCH_NORM_PART];
+  float sum_dz[BATCH_NORM_PART], sum_dz_xc[BATCH_NORM_PART];
   int64_t group = index / split->parts, c = index % split->parts * BATCH_NORM_PART;
   int64_t channels = layer_min(BATCH_NORM_PART, split->channels - c), rows = batch_norm_group_rows(split, group, 1);
-  const float *x = pass->x.data + group * split->group_rows * pass->x.ld + c;
-  const float *dy = pass->dy.data + group * split->group_rows * pass->dy.ld + c;
   double *first = pass->memory.first + group * split->channels + c;
   double *second = pass->memory.second + group * split->channels + c;
   for (int64_t i = 0; i < channels; i++) first[i] = second[i] = 0;
   for (int64_t row = 0; row < rows; row += split->block_rows) {
-    pass->kernels->norm->backward_reduce(layer_min(split->block_rows, rows - row), channels, x + row * pass->x.ld,
-                                         pass->x.ld, dy + row * pass->dy.ld, pass->dy.ld, pass->memory.hi + c, sum_dy,
-                                         sum_dy_xc);
+    lamina_norm_backward k = part_of(pass, group * split->group_rows + row, layer_min(split->block_rows, rows - row), c,
+                                     channels);
+    k.sum_dz = sum_dz;
+    k.sum_dz_xc = sum_dz_xc;
+    pass->kernels->norm->backward_reduce(&k);
     for (int64_t i = 0; i < channels; i++) {
-      first[i] += sum_dy[i];
-      second[i] += sum_dy_xc[i];
+      first[i] += sum_dz[i];
+      second[i] += sum_dz_xc[i];
     }
   }
 }
@@ -53,59 +73,97 @@ static void sum_groups(backward_pass *pass, int64_t begin, int64_t end) {
 }
 
 /* Writes or adds to the gradient of one parameter, where it is wanted. */
-static void give(const lamina_node *node, int param, int64_t c, double gradient) {
+static void give(const lamina_node *node, int param, int64_t begin, int64_t end, const float *gradient) {
   if (!(node->need_params >> param & 1)) return;
-  float *to = (float *)node->d_params[param].data + c;
-  *to = node->accumulate_params >> param & 1 ? *to + (float)gradient : (float)gradient;
+  float *to = (float *)node->d_params[param].data;
+  const int accumulate = (int)(node->accumulate_params >> param & 1);
+  for (int64_t c = begin; c < end; c++) to[c] = accumulate ? to[c] + gradient[c - begin] : gradient[c - begin];
+}
+
+/* From the sums to the coefficients of the second pass and the gradients of the parameters. */
+static void finish_part(backward_pass *pass, int64_t begin, int64_t end) {
+  batch_norm_memory *m = &pass->memory;
+  const float *weight = batch_norm_param(pass->node, BATCH_NORM_WEIGHT);
+  float d_weight[BATCH_NORM_PART], d_bias[BATCH_NORM_PART];
+  const double inverse = 1 / (double)pass->split.rows;
+  for (int64_t c = begin; c < end; c++) {
+    const double r = m->invstd[c], lo = m->lo[c], s1 = m->first[c], s2 = m->second[c] - lo * s1;
+    const double a = weight ? r * weight[c] : r, b = -a * r * r * s2 * inverse;
+    m->coefficients[0][c] = (float)a;
+    m->coefficients[1][c] = (float)b;
+    m->coefficients[2][c] = (float)(-a * s1 * inverse - b * lo);
+    d_weight[c - begin] = (float)(r * s2);
+    d_bias[c - begin] = (float)s1;
+  }
+  if (!weight) return;
+  give(pass->node, BATCH_NORM_WEIGHT, begin, end, d_weight);
+  give(pass->node, BATCH_NORM_BIAS, begin, end, d_bias);
 }
 
 static void finish_task(void *arg, int64_t index, int thread) {
   (void)thread;
   backward_pass *pass = arg;
-  const lamina_node *node = pass->node;
-  batch_norm_memory *memory = &pass->memory;
-  const float *weight = batch_norm_param(node, BATCH_NORM_WEIGHT);
   int64_t width = batch_norm_merge_channels(&pass->split), begin = index * width;
   int64_t end = layer_min(begin + width, pass->split.channels);
   sum_groups(pass, begin, end);
-  for (int64_t c = begin; c < end; c++) {
-    double r = memory->invstd[c], lo = memory->lo[c], s1 = memory->first[c], s2 = memory->second[c] - lo * s1;
-    double a = r * (weight ? weight[c] : 1.0), b = -a * r * r * s2 / (double)pass->split.rows;
-    memory->coefficients[0][c] = (float)a;
-    memory->coefficients[1][c] = (float)b;
-    memory->coefficients[2][c] = (float)(-a * s1 / (double)pass->split.rows - b * lo);
-    if (!weight) continue;
-    give(node, BATCH_NORM_WEIGHT, c, r * s2);
-    give(node, BATCH_NORM_BIAS, c, s1);
-  }
+  for (int64_t c = begin; c < end; c += BATCH_NORM_PART) finish_part(pass, c, layer_min(c + BATCH_NORM_PART, end));
 }
 
 static void apply_task(void *arg, int64_t index, int thread) {
   (void)thread;
   const backward_pass *pass = arg;
   int64_t step = batch_norm_pass_rows(&pass->split), row = index * step;
-  float *const *coefficients = pass->memory.coefficients;
-  pass->kernels->norm->backward_apply(layer_min(step, pass->split.rows - row), pass->split.channels,
-                                      pass->x.data + row * pass->x.ld, pass->x.ld, pass->dy.data + row * pass->dy.ld,
-                                      pass->dy.ld, pass->memory.hi, coefficients[0], coefficients[1], coefficients[2],
-                                      layer_accumulates(pass->node, 0), pass->dx.data + row * pass->dx.ld, pass->dx.ld);
+  lamina_norm_backward k = part_of(pass, row, layer_min(step, pass->split.rows - row), 0, pass->split.channels);
+  k.a = pass->memory.coefficients[0];
+  k.b = pass->memory.coefficients[1];
+  k.d = pass->memory.coefficients[2];
+  if (pass->dx.data) k.dx = pass->dx.data + row * pass->dx.ld;
+  if (pass->d_add.data) k.d_add = pass->d_add.data + row * pass->d_add.ld;
+  pass->kernels->norm->backward_apply(&k);
+}
+
+/* The fused addition and clamp: with an addend the clamp shows in y, without one it is computed again from x. An addend
+   without a clamp has y between no bounds. */
+static void open_epilogue(backward_pass *pass) {
+  const lamina_node *node = pass->node;
+  lamina_norm_backward *k = &pass->kernel;
+  k->lo = -INFINITY;
+  k->hi = INFINITY;
+  if (node->epilogue.parts & LAMINA_EPILOGUE_CLAMP) {
+    k->lo = node->epilogue.lo;
+    k->hi = node->epilogue.hi;
+  }
+  if (node->epilogue.parts & LAMINA_EPILOGUE_ADD) {
+    pass->y = layer_rows(&node->outputs[0]);
+    if (layer_needs_input(node, 1)) pass->d_add = layer_rows(&node->d_inputs[1]);
+  } else if (node->epilogue.parts & LAMINA_EPILOGUE_CLAMP) {
+    k->scale = pass->memory.scale; /* tells that there is a clamp; part_of sets both */
+  }
+  k->x_ld = pass->x.ld;
+  k->dy_ld = pass->dy.ld;
+  k->y_ld = pass->y.ld;
+  k->dx_ld = pass->dx.ld;
+  k->d_add_ld = pass->d_add.ld;
+  k->accumulate = layer_accumulates(node, 0);
+  k->accumulate_add = layer_accumulates(node, 1);
 }
 
 lamina_status batch_norm_backward(const lamina_node *node) {
-  if (!node->need_params && !layer_needs_input(node, 0)) return LAMINA_OK;
+  if (!node->need_params && !node->need_inputs) return LAMINA_OK;
   lamina_status status;
   backward_pass pass = {.node = node, .kernels = layer_kernels(node, &status)};
   if (status != LAMINA_OK) return status;
   pass.x = layer_rows(&node->inputs[0]);
   pass.dy = layer_rows(&node->d_outputs[0]);
+  if (layer_needs_input(node, 0)) pass.dx = layer_rows(&node->d_inputs[0]);
   pass.split = batch_norm_split_of(pass.x.rows, pass.x.channels);
   pass.memory = batch_norm_memory_of(node, &pass.split);
+  open_epilogue(&pass);
   int64_t floats = pass.split.rows * pass.split.channels;
   layer_parallel(node->host, pass.split.groups * pass.split.parts, 2 * floats, reduce_task, &pass);
   layer_parallel(node->host, layer_ceil_div(pass.split.channels, batch_norm_merge_channels(&pass.split)),
                  4 * pass.split.groups * pass.split.channels, finish_task, &pass);
-  if (!layer_needs_input(node, 0)) return LAMINA_OK;
-  pass.dx = layer_rows(&node->d_inputs[0]);
+  if (!node->need_inputs) return LAMINA_OK;
   int64_t tasks = layer_ceil_div(pass.split.rows, batch_norm_pass_rows(&pass.split));
   layer_parallel(node->host, tasks, 3 * floats, apply_task, &pass);
   return LAMINA_OK;

@@ -33,6 +33,8 @@ batch_norm_memory batch_norm_memory_of(const lamina_node *node, const batch_norm
   m.hi = kept;
   m.lo = kept + c;
   m.invstd = kept + 2 * c;
+  m.scale = kept + 3 * c;
+  m.offset = kept + 4 * c;
   return m;
 }
 
@@ -71,8 +73,8 @@ static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   size_t channels = (size_t)x.channels;
   int batch = batch_norm_uses_batch(node);
   double n = (double)x.rows * (double)x.channels;
-  cost->workspace = (batch ? 2 * (size_t)split.groups * channels * sizeof(double) : 0) + 6 * channels * sizeof(float);
-  cost->saved = node->mode == LAMINA_TRAIN ? 3 * channels * sizeof(float) : 0;
+  cost->workspace = (batch ? 2 * (size_t)split.groups * channels * sizeof(double) : 0) + 8 * channels * sizeof(float);
+  cost->saved = node->mode == LAMINA_TRAIN ? 5 * channels * sizeof(float) : 0;
   cost->flops = (batch ? 7 : 3) * n;
   cost->bytes = (batch ? 3 : 2) * n * sizeof(float);
   cost->backward_flops = 10 * n;
@@ -170,7 +172,7 @@ const lamina_layer lamina_layer_batch_norm = {.size = sizeof(lamina_layer),
                                               .version = 1,
                                               .doc = "batch normalisation of each channel, for any rank",
                                               .flags = LAMINA_LAYER_IN_PLACE | LAMINA_LAYER_BACKWARD_IN_PLACE |
-                                                       LAMINA_LAYER_ACCUMULATES,
+                                                       LAMINA_LAYER_ACCUMULATES | LAMINA_LAYER_EPILOGUE_BACKWARD,
                                               .epilogues = LAMINA_EPILOGUE_ADD | LAMINA_EPILOGUE_CLAMP,
                                               .attrs = attrs,
                                               .ports = ports,

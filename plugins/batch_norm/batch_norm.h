@@ -26,8 +26,10 @@ batch_norm_split batch_norm_split_of(int64_t rows, int64_t channels);
 /* Memory of a call. first and second hold groups x channels doubles: mean and M2 forward, two sums backward. */
 typedef struct batch_norm_memory {
   double *first, *second;
-  float *hi, *lo, *invstd; /* the mean as hi + lo, and 1 / deviation: saved for the backward pass */
-  float *coefficients[3];  /* forward: scale and offset; backward: a, b, d of the kernel backward_apply */
+  /* The mean as hi + lo, 1 / deviation, and what the normalising pass multiplied by and added: saved for the backward
+     pass. */
+  float *hi, *lo, *invstd, *scale, *offset;
+  float *coefficients[3]; /* backward: a, b, d of the kernel backward_apply */
 } batch_norm_memory;
 
 batch_norm_memory batch_norm_memory_of(const lamina_node *node, const batch_norm_split *split);

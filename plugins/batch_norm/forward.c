@@ -26,13 +26,6 @@ typedef struct forward_pass {
   double factor; /* of this batch in the running statistics */
 } forward_pass;
 
-/* Merges (nb, mean_b, m2_b) into (na, *mean, *m2). */
-static void merge(double na, double nb, double mean_b, double m2_b, double *mean, double *m2) {
-  double delta = mean_b - *mean, share = nb / (na + nb);
-  *mean += delta * share;
-  *m2 += m2_b + delta * delta * (na * share);
-}
-
 /* Mean and M2 of one group of rows and one part of the channels. */
 static void moments_task(void *arg, int64_t index, int thread) {
   (void)thread;
@@ -56,12 +49,7 @@ static void moments_task(void *arg, int64_t index, int thread) {
   for (int64_t row = 0; row < rows; row += split->block_rows) {
     int64_t block = layer_min(split->block_rows, rows - row);
     norm->moments(block, channels, x + row * ld, ld, shift, sum, sum_sq);
-    double inverse = 1.0 / (double)block;
-    for (int64_t i = 0; i < channels; i++) {
-      double offset = sum[i] * inverse, block_mean = shift[i] + offset, block_m2 = sum_sq[i] - sum[i] * offset;
-      merge((double)row, (double)block, block_mean, block_m2 < 0 ? 0 : block_m2, &mean[i], &m2[i]);
-      shift[i] = (float)block_mean;
-    }
+    norm->merge_moments(channels, (double)row, (double)block, sum, sum_sq, shift, mean, m2);
   }
 }
 
@@ -74,7 +62,7 @@ static void merge_groups(forward_pass *pass, int64_t begin, int64_t end) {
       double nb = (double)batch_norm_group_rows(split, g + step, step);
       double *mean = pass->memory.first + g * split->channels, *m2 = pass->memory.second + g * split->channels;
       const double *mean_b = mean + step * split->channels, *m2_b = m2 + step * split->channels;
-      for (int64_t c = begin; c < end; c++) merge(na, nb, mean_b[c], m2_b[c], &mean[c], &m2[c]);
+      pass->kernels->norm->merge(end - begin, na, nb, mean_b + begin, m2_b + begin, mean + begin, m2 + begin);
     }
   }
 }
@@ -86,24 +74,29 @@ static void finish_task(void *arg, int64_t index, int thread) {
   const lamina_node *node = pass->node;
   batch_norm_memory *memory = &pass->memory;
   const float *weight = batch_norm_param(node, BATCH_NORM_WEIGHT), *bias = batch_norm_param(node, BATCH_NORM_BIAS);
-  double rows = (double)pass->split.rows, eps = node->attrs[BATCH_NORM_EPS].f, factor = pass->factor;
+  double rows = (double)pass->split.rows, factor = pass->factor;
   int64_t width = batch_norm_merge_channels(&pass->split), begin = index * width;
   int64_t end = layer_min(begin + width, pass->split.channels);
   merge_groups(pass, begin, end);
-  for (int64_t c = begin; c < end; c++) {
-    double mean = memory->first[c], m2 = memory->second[c], invstd = 1 / sqrt(m2 / rows + eps);
-    double scale = invstd * (weight ? weight[c] : 1.0);
-    memory->hi[c] = (float)mean;
-    memory->lo[c] = (float)(mean - memory->hi[c]);
-    memory->invstd[c] = (float)invstd;
-    memory->coefficients[0][c] = (float)scale;
-    memory->coefficients[1][c] = (float)((bias ? bias[c] : 0.0) - memory->lo[c] * scale);
-  }
+  const lamina_norm_channels channels = {.channels = end - begin,
+                                         .rows = rows,
+                                         .eps = node->attrs[BATCH_NORM_EPS].f,
+                                         .mean = memory->first + begin,
+                                         .m2 = memory->second + begin,
+                                         .weight = weight ? weight + begin : NULL,
+                                         .bias = bias ? bias + begin : NULL,
+                                         .hi = memory->hi + begin,
+                                         .lo = memory->lo + begin,
+                                         .invstd = memory->invstd + begin,
+                                         .scale = memory->scale + begin,
+                                         .offset = memory->offset + begin};
+  pass->kernels->norm->finish(&channels);
   if (node->mode != LAMINA_TRAIN || node->params[BATCH_NORM_MEAN].rank < 0) return;
   float *running_mean = node->params[BATCH_NORM_MEAN].data, *running_var = node->params[BATCH_NORM_VAR].data;
+  const double keep = 1 - factor, unbiased = factor / (rows - 1);
   for (int64_t c = begin; c < end; c++) {
-    running_mean[c] = (float)((1 - factor) * running_mean[c] + factor * memory->first[c]);
-    running_var[c] = (float)((1 - factor) * running_var[c] + factor * (memory->second[c] / (rows - 1)));
+    running_mean[c] = (float)(keep * running_mean[c] + factor * memory->first[c]);
+    running_var[c] = (float)(keep * running_var[c] + unbiased * memory->second[c]);
   }
 }
 
@@ -128,8 +121,8 @@ static void running_statistics(forward_pass *pass) {
   const float *var = batch_norm_param(node, BATCH_NORM_VAR);
   for (int64_t c = 0; c < pass->split.channels; c++) {
     double scale = (weight ? weight[c] : 1.0) / sqrt((double)var[c] + node->attrs[BATCH_NORM_EPS].f);
-    pass->memory.coefficients[0][c] = (float)scale;
-    pass->memory.coefficients[1][c] = bias ? bias[c] : 0.0f;
+    pass->memory.scale[c] = (float)scale;
+    pass->memory.offset[c] = bias ? bias[c] : 0.0f;
   }
   pass->mean = batch_norm_param(node, BATCH_NORM_MEAN);
 }
@@ -140,8 +133,8 @@ static void normalize_task(void *arg, int64_t index, int thread) {
   int64_t step = batch_norm_pass_rows(&pass->split), row = index * step;
   const float *add = pass->add.data ? pass->add.data + row * pass->add.ld : NULL;
   pass->kernels->norm->normalize(layer_min(step, pass->split.rows - row), pass->split.channels,
-                                 pass->x.data + row * pass->x.ld, pass->x.ld, pass->mean, pass->memory.coefficients[0],
-                                 pass->memory.coefficients[1], add, pass->add.ld, pass->lo, pass->hi,
+                                 pass->x.data + row * pass->x.ld, pass->x.ld, pass->mean, pass->memory.scale,
+                                 pass->memory.offset, add, pass->add.ld, pass->lo, pass->hi,
                                  pass->y.data + row * pass->y.ld, pass->y.ld);
 }
 

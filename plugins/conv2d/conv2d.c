@@ -4,7 +4,7 @@
 #include "../builtin.h"
 
 enum { OUT_CHANNELS, KERNEL, STRIDE, PADDING, DILATION, GROUPS, BIAS };
-enum { MAX_SIZE = 1 << 16 }; /* of kernel, stride, padding and dilation */
+enum { DIRECT, WINOGRAD_4X4, WINOGRAD_2X2 }; /* variants: kernels that differ in the algorithm of k x k correlations alone */
 
 static int64_t gcd(int64_t a, int64_t b) {
   while (b) {
@@ -46,9 +46,7 @@ conv_image lamina_conv_image(const lamina_tensor *t) {
   return (conv_image){t->data, t->stride[0], t->stride[1], t->stride[2]};
 }
 
-/* Padding before and after, by axis (0: height). */
-static int64_t padding(const lamina_node *node, int axis, int after) {
-  const lamina_value *p = &node->attrs[PADDING];
+int64_t lamina_conv_padding(const lamina_value *p, int axis, int after) {
   if (p->count == 4) return p->ints[axis + 2 * after]; /* top, left, bottom, right */
   return p->ints[p->count == 2 ? axis : 0];
 }
@@ -58,9 +56,9 @@ static conv_axis_shape axis_shape(const lamina_node *node, int axis) {
   conv_axis_shape s = {.in = node->inputs[0].dim[1 + axis],
                        .kernel = attrs[KERNEL].ints[axis],
                        .stride = attrs[STRIDE].ints[axis],
-                       .pad = padding(node, axis, 0),
+                       .pad = lamina_conv_padding(&attrs[PADDING], axis, 0),
                        .dilation = attrs[DILATION].ints[axis]};
-  const int64_t room = s.in + s.pad + padding(node, axis, 1) - s.dilation * (s.kernel - 1) - 1;
+  const int64_t room = s.in + s.pad + lamina_conv_padding(&attrs[PADDING], axis, 1) - s.dilation * (s.kernel - 1) - 1;
   s.out = room < 0 ? 0 : room / s.stride + 1;
   return s;
 }
@@ -69,12 +67,11 @@ static int multiply(int64_t *product, int64_t by) {
   return !__builtin_mul_overflow(*product, by, product) && *product < INT64_MAX / 1024;
 }
 
-/* Sizes of which buffers are made: weights, and images with their padding. */
-static int sizes_fit(const conv_shape *s) {
+int lamina_conv_sizes_fit(const conv_shape *s) {
   int64_t weights = s->groups, image = s->images, out = s->images;
   return multiply(&weights, round_up(s->in, 64)) && multiply(&weights, round_up(s->out, 64)) &&
          multiply(&weights, s->h.kernel) && multiply(&weights, s->w.kernel) &&
-         multiply(&image, s->h.in + 4 * MAX_SIZE) && multiply(&image, s->w.in + 4 * MAX_SIZE) &&
+         multiply(&image, s->h.in + 4 * CONV_MAX_SIZE) && multiply(&image, s->w.in + 4 * CONV_MAX_SIZE) &&
          multiply(&out, s->groups * s->out) && multiply(&out, s->h.out) && multiply(&out, s->w.out);
 }
 
@@ -94,19 +91,43 @@ static conv_shape read_shape(const lamina_node *node) {
   return s;
 }
 
+/* Floats of a correlation's packed weights, all groups. */
+static size_t packed_floats(const conv_shape *s, int64_t in, int64_t out) {
+  return (size_t)(s->groups * (s->form ? lamina_conv_winograd_packed_floats(s, in, out)
+                                       : lamina_conv_packed_floats(s, in, out)));
+}
+
+static const lamina_winograd_form *form_of(const lamina_kernels *kernels, int variant) {
+  return variant == DIRECT ? NULL : variant == WINOGRAD_4X4 ? &kernels->winograd->f4 : &kernels->winograd->f2;
+}
+
 lamina_status lamina_conv_describe(const lamina_node *node, conv_shape *s) {
   lamina_status status;
   *s = read_shape(node);
   s->kernels = layer_kernels(node, &status);
   if (status) return status;
+  s->form = form_of(s->kernels, node->kernel ? node->kernel->variant : DIRECT);
   const int64_t taps = s->h.kernel * s->w.kernel, channels = s->groups * s->out;
   const int backward = node->mode == LAMINA_TRAIN && layer_needs_input(node, 0) && !s->depthwise;
-  s->bias = (size_t)(s->depthwise ? round_up(taps * channels, CONV_LINE)
-                                  : s->groups * lamina_conv_packed_floats(s, s->in, s->out));
+  s->bias = s->depthwise ? (size_t)round_up(taps * channels, CONV_LINE) : packed_floats(s, s->in, s->out);
   s->packed = s->bias + (size_t)round_up(channels, CONV_LINE);
   if (!backward) return LAMINA_OK;
   s->backward = s->packed;
-  s->packed += (size_t)(s->groups * lamina_conv_packed_floats(s, s->out, s->in));
+  s->packed += packed_floats(s, s->out, s->in);
+  return LAMINA_OK;
+}
+
+lamina_status lamina_conv_check_padding(const lamina_node *node, const lamina_value *padding) {
+  const lamina_host *host = node->host;
+  const int pads = padding->count;
+  if (pads != 1 && pads != 2 && pads != 4)
+    return host->fail(host, LAMINA_INVALID_ARGUMENT,
+                      "padding has %d numbers; expected one, two (height, width) or four (top, left, bottom, right)",
+                      pads);
+  for (int i = 0; i < pads; i++)
+    if (padding->ints[i] < 0 || padding->ints[i] > CONV_MAX_SIZE)
+      return host->fail(host, LAMINA_INVALID_ARGUMENT, "padding %lld is not within 0 to %d",
+                        (long long)padding->ints[i], (int)CONV_MAX_SIZE);
   return LAMINA_OK;
 }
 
@@ -115,16 +136,8 @@ static lamina_status infer(lamina_node *node) {
   const lamina_tensor *x = &node->inputs[0];
   const int64_t out = node->attrs[OUT_CHANNELS].i, groups = node->attrs[GROUPS].i;
   lamina_status status = layer_check_input(node, 0, 4, 4, "(N, H, W, C)");
+  if (!status) status = lamina_conv_check_padding(node, &node->attrs[PADDING]);
   if (status) return status;
-  const int pads = node->attrs[PADDING].count;
-  if (pads != 1 && pads != 2 && pads != 4)
-    return host->fail(host, LAMINA_INVALID_ARGUMENT,
-                      "padding has %d numbers; expected one, two (height, width) or four (top, left, bottom, right)",
-                      pads);
-  for (int i = 0; i < pads; i++)
-    if (node->attrs[PADDING].ints[i] < 0 || node->attrs[PADDING].ints[i] > MAX_SIZE)
-      return host->fail(host, LAMINA_INVALID_ARGUMENT, "padding %lld is not within 0 to %d",
-                        (long long)node->attrs[PADDING].ints[i], (int)MAX_SIZE);
   if (x->dim[3] % groups || out % groups)
     return host->fail(host, LAMINA_SHAPE_MISMATCH, "%lld input and %lld output channels do not divide into %lld groups",
                       (long long)x->dim[3], (long long)out, (long long)groups);
@@ -136,7 +149,7 @@ static lamina_status infer(lamina_node *node) {
         "input 0 has shape %s, smaller with its padding than the kernel of %lldx%lld (dilation %lld, %lld)",
         layer_shape_text(x, text), (long long)s.h.kernel, (long long)s.w.kernel, (long long)s.h.dilation,
         (long long)s.w.dilation);
-  if (!sizes_fit(&s))
+  if (!lamina_conv_sizes_fit(&s))
     return host->fail(host, LAMINA_SHAPE_MISMATCH,
                       "input 0 has shape %s: with %lld output channels that is more than memory can hold",
                       layer_shape_text(x, text), (long long)out);
@@ -150,9 +163,31 @@ static lamina_status infer(lamina_node *node) {
 }
 
 static const char *algorithm(const conv_shape *s) {
+  if (s->form) return s->form->outputs == 4 ? "winograd F(4x4)" : "winograd F(2x2)";
   if (s->depthwise) return "depthwise";
-  if (s->pointwise) return "gemm 1x1";
+  if (s->pointwise) return lamina_conv_pointwise_algorithm(s);
   return s->h.kernel * s->w.kernel == 1 ? "gemm 1x1 strided" : "direct";
+}
+
+/* Whether a variant is accurate enough for the math mode. */
+static int is_accurate(const conv_shape *s, const lamina_winograd_form *form) {
+  return s->host->math == LAMINA_MATH_FAST || lamina_conv_winograd_accurate(s, form);
+}
+
+static int winograd_possible(const lamina_node *node) {
+  conv_shape s;
+  return node->host->math != LAMINA_MATH_STRICT && lamina_conv_describe(node, &s) == LAMINA_OK &&
+         lamina_conv_winograd_possible(&s) && is_accurate(&s, s.form);
+}
+
+/* A variant runs where it is estimated to be faster than the direct sum and the other variant. */
+static int winograd_pays(const lamina_node *node) {
+  conv_shape s;
+  if (!winograd_possible(node) || lamina_conv_describe(node, &s)) return 0;
+  const lamina_winograd_kernels *forms = s.kernels->winograd;
+  const lamina_winograd_form *other = s.form == &forms->f4 ? &forms->f2 : &forms->f4;
+  const double cost = lamina_conv_winograd_cost(&s, s.form);
+  return cost < 1 && (!is_accurate(&s, other) || cost <= lamina_conv_winograd_cost(&s, other));
 }
 
 static size_t largest(size_t a, size_t b) { return a > b ? a : b; }
@@ -207,7 +242,7 @@ static const lamina_attr kernel_attr = {.size = sizeof(lamina_attr),
                                         .name = "kernel",
                                         .type = LAMINA_ATTR_INTS,
                                         .min = 1,
-                                        .max = MAX_SIZE,
+                                        .max = CONV_MAX_SIZE,
                                         .count = 2,
                                         .doc = "height and width of the kernel"};
 static const lamina_attr stride = {.size = sizeof(lamina_attr),
@@ -215,7 +250,7 @@ static const lamina_attr stride = {.size = sizeof(lamina_attr),
                                    .type = LAMINA_ATTR_INTS,
                                    .def = "1",
                                    .min = 1,
-                                   .max = MAX_SIZE,
+                                   .max = CONV_MAX_SIZE,
                                    .count = 2,
                                    .doc = "step between output pixels, by height and width"};
 static const lamina_attr padding_attr = {
@@ -224,14 +259,14 @@ static const lamina_attr padding_attr = {
     .type = LAMINA_ATTR_INTS,
     .def = "0",
     .min = 0,
-    .max = MAX_SIZE,
+    .max = CONV_MAX_SIZE,
     .doc = "zeros around the image: one number, height and width, or top, left, bottom, right"};
 static const lamina_attr dilation = {.size = sizeof(lamina_attr),
                                      .name = "dilation",
                                      .type = LAMINA_ATTR_INTS,
                                      .def = "1",
                                      .min = 1,
-                                     .max = MAX_SIZE,
+                                     .max = CONV_MAX_SIZE,
                                      .count = 2,
                                      .doc = "step between the taps of the kernel, by height and width"};
 static const lamina_attr groups = {.size = sizeof(lamina_attr),
@@ -263,12 +298,31 @@ static const lamina_port bias_port = {.size = sizeof(lamina_port),
                                       .initializer = "fan_in_uniform",
                                       .doc = "(out_channels)"};
 
-static const lamina_kernel kernel = {.size = sizeof(lamina_kernel),
+static const lamina_kernel winograd4x4 = {.size = sizeof(lamina_kernel),
+                                          .name = "winograd4x4",
+                                          .supports = winograd_pays,
+                                          .possible = winograd_possible,
+                                          .plan = plan,
+                                          .pack = pack,
+                                          .forward = forward,
+                                          .backward = backward,
+                                          .variant = WINOGRAD_4X4};
+static const lamina_kernel winograd2x2 = {.size = sizeof(lamina_kernel),
+                                          .name = "winograd2x2",
+                                          .supports = winograd_pays,
+                                          .possible = winograd_possible,
+                                          .plan = plan,
+                                          .pack = pack,
+                                          .forward = forward,
+                                          .backward = backward,
+                                          .variant = WINOGRAD_2X2};
+static const lamina_kernel direct = {.size = sizeof(lamina_kernel),
                                      .name = "direct",
                                      .plan = plan,
                                      .pack = pack,
                                      .forward = forward,
-                                     .backward = backward};
+                                     .backward = backward,
+                                     .variant = DIRECT};
 
 const lamina_layer lamina_layer_conv2d = {
     .size = sizeof(lamina_layer),
@@ -276,10 +330,10 @@ const lamina_layer lamina_layer_conv2d = {
     .version = 1,
     .doc = "two-dimensional convolution (cross-correlation) of images",
     .flags = LAMINA_LAYER_ACCUMULATES,
-    .epilogues = LAMINA_EPILOGUE_AFFINE | LAMINA_EPILOGUE_ADD | LAMINA_EPILOGUE_CLAMP,
+    .epilogues = LAMINA_EPILOGUE_AFFINE | LAMINA_EPILOGUE_ADD | LAMINA_EPILOGUE_CLAMP | LAMINA_EPILOGUE_ACTIVATION,
     .attrs = (const lamina_attr *const[]){&out_channels, &kernel_attr, &stride, &padding_attr, &dilation, &groups,
                                           &bias_attr, NULL},
     .ports = (const lamina_port *const[]){&x_port, &y_port, &weight_port, &bias_port, NULL},
-    .kernels = (const lamina_kernel *const[]){&kernel, NULL},
+    .kernels = (const lamina_kernel *const[]){&winograd4x4, &winograd2x2, &direct, NULL},
     .infer = infer,
 };

@@ -13,7 +13,10 @@
 #include "../layer.h"
 #include "reduce.h"
 
-enum { CONV_LINE = 16 /* floats in a cache line */ };
+enum {
+  CONV_LINE = 16,         /* floats in a cache line */
+  CONV_MAX_SIZE = 1 << 16 /* of kernel, stride, padding and dilation */
+};
 
 /* A node, read once: sizes of one axis are in h and w. */
 typedef struct conv_axis_shape {
@@ -30,6 +33,7 @@ typedef struct conv_shape {
   const lamina_node *node;
   const lamina_host *host;
   const lamina_kernels *kernels;
+  const lamina_winograd_form *form; /* NULL: the direct sum */
   int64_t images, groups;
   int64_t in, out; /* channels of a group */
   conv_axis_shape h, w;
@@ -58,6 +62,7 @@ typedef struct correlation {
   const float *bias; /* groups * out floats, or NULL */
   float lo, hi;
   int accumulate;
+  const lamina_epilogue *epilogue; /* its activation is applied to y; NULL: none */
 } correlation;
 
 /* A part of x as the tiles read it: itself, or a copy with its padding, in a thread's scratch. */
@@ -82,6 +87,11 @@ int64_t lamina_conv_region_floats(const conv_region *region);
 /* Reads node and fills in the shape; fails when sizes overflow. Strides of tensors are read from the tensors
  * themselves. */
 lamina_status lamina_conv_describe(const lamina_node *node, conv_shape *shape);
+/* What conv2d and conv_transpose2d check alike. Padding before and after, by axis (0: height); its numbers, with a
+   message; and whether the sizes of weights, images with their padding and workspace can be counted. */
+int64_t lamina_conv_padding(const lamina_value *padding, int axis, int after);
+lamina_status lamina_conv_check_padding(const lamina_node *node, const lamina_value *padding);
+int lamina_conv_sizes_fit(const conv_shape *shape);
 conv_image lamina_conv_image(const lamina_tensor *tensor);
 /* Phase `index` of an axis, for forward or the gradient of x. */
 conv_axis lamina_conv_axis(const conv_axis_shape *axis, int backward, int64_t index);
@@ -91,6 +101,13 @@ correlation lamina_conv_forward_pass(const conv_shape *shape);
 correlation lamina_conv_backward_data_pass(const conv_shape *shape);
 size_t lamina_conv_correlate_workspace(const correlation *c);
 void lamina_conv_correlate(const correlation *c);
+/* The same, as one matrix product where that is all it takes. */
+void lamina_conv_run(const correlation *c);
+size_t lamina_conv_run_workspace(const correlation *c);
+
+/* Applies the activation, if there is one, to rows r0 .. r1 of y in image n, all of their columns, `count` channels from
+   `channel` on. For whoever has written all of these, while they are in cache. */
+void lamina_conv_activate(const correlation *c, int64_t n, int64_t r0, int64_t r1, int64_t channel, int64_t count);
 
 /* Floats of one group's packed weights: the taps of all phases after each other, each phase as B of a matrix product of
    depth (taps_h, taps_w, in) and width out. */
@@ -98,6 +115,8 @@ int64_t lamina_conv_packed_floats(const conv_shape *shape, int64_t in, int64_t o
 /* Where a phase begins in it. */
 int64_t lamina_conv_phase_offset(const correlation *c, int64_t phase_h, int64_t phase_w);
 lamina_status lamina_conv_pack(const conv_shape *shape);
+/* Packs the weights alone, those of forward and those of the gradient of x; either may be NULL. Not for depthwise. */
+lamina_status lamina_conv_pack_weights(const conv_shape *shape, float *forward, float *backward);
 /* The gradient of weight as it is computed, some channels x one panel of outputs: row tap * channels + c. */
 typedef struct conv_partial {
   const float *data; /* at the panel's first column */
@@ -112,8 +131,20 @@ void lamina_conv_unpack_panel(const conv_shape *shape, const conv_partial *parti
 /* Floats of its scratch for one thread; also that of packing. */
 int64_t lamina_conv_pack_scratch(const conv_shape *shape);
 
+/* Whether a shape can run by Winograd's algorithm at all; whether the error then stays within 2.5 times the direct one's;
+   and how it compares with the direct one: the estimated time over the direct one's. */
+int lamina_conv_winograd_possible(const conv_shape *shape);
+int lamina_conv_winograd_accurate(const conv_shape *shape, const lamina_winograd_form *form);
+double lamina_conv_winograd_cost(const conv_shape *shape, const lamina_winograd_form *form);
+/* Floats of one group's transformed weights. */
+int64_t lamina_conv_winograd_packed_floats(const conv_shape *shape, int64_t in, int64_t out);
+size_t lamina_conv_winograd_workspace(const correlation *c);
+void lamina_conv_winograd(const correlation *c);
+
 lamina_status lamina_conv_forward(const conv_shape *shape);
 size_t lamina_conv_forward_workspace(const conv_shape *shape);
+/* Of a pointwise convolution: how its product is computed. */
+const char *lamina_conv_pointwise_algorithm(const conv_shape *shape);
 lamina_status lamina_conv_backward_data(const conv_shape *shape);
 size_t lamina_conv_backward_data_workspace(const conv_shape *shape);
 lamina_status lamina_conv_backward_weights(const conv_shape *shape);

@@ -28,7 +28,7 @@ enum {
 
 /* The runs of a tile, kept for the tiles below it, whose are the same but for where they begin. */
 typedef struct run_list {
-  lamina_conv_run *runs;
+  lamina_conv_taps *runs;
   int64_t j0, j1, m0, rows; /* what they are for: rows of taps, pixels */
   int64_t count, depth;
 } run_list;
@@ -108,7 +108,7 @@ static void inside(const conv_axis *w, int64_t size, int64_t i, int64_t m0, int6
 static void list_runs(const correlate_task *task, const correlate_chunk *k, run_list *list) {
   const correlate_job *job = task->job;
   const int64_t in = job->c->in, nr = job->kernels->nr, taps = k->w.taps;
-  lamina_conv_run *run = list->runs;
+  lamina_conv_taps *run = list->runs;
   for (int64_t i = 0; i < taps && list->j0 < list->j1; i++) {
     int64_t first, last;
     inside(&k->w, job->c->in_w, i, list->m0, list->rows, &first, &last);
@@ -120,7 +120,7 @@ static void list_runs(const correlate_task *task, const correlate_chunk *k, run_
       continue;
     }
     *run++ =
-        (lamina_conv_run){.a = list->j0 * k->h.step * task->window.row + i * k->w.step * task->window.pixel + k->in0,
+        (lamina_conv_taps){.a = list->j0 * k->h.step * task->window.row + i * k->w.step * task->window.pixel + k->in0,
                           .b = b * nr,
                           .k = k->in1 - k->in0,
                           .first = (int)first,
@@ -149,7 +149,7 @@ static const run_list *runs_of(correlate_task *task, const correlate_chunk *k, i
   *list = (run_list){.runs = list->runs, .j0 = j0, .j1 = j1, .m0 = m0, .rows = rows};
   if (compact) {
     list->runs[0] =
-        (lamina_conv_run){.a = k->in0, .b = k->in0 * job->kernels->nr, .k = k->in1 - k->in0, .last = (int)rows};
+        (lamina_conv_taps){.a = k->in0, .b = k->in0 * job->kernels->nr, .k = k->in1 - k->in0, .last = (int)rows};
     list->count = 1;
   } else {
     list_runs(task, k, list);
@@ -329,13 +329,23 @@ static void run_phase(correlate_task *task, int64_t phase, int64_t p0, int64_t p
   }
 }
 
+/* Rows of y that the task has finished: all phases of its part of the grid. */
+static void finish_task(const correlate_task *task) {
+  const correlation *c = task->job->c;
+  const int64_t nr = task->job->kernels->nr, channel = task->panel0 * nr;
+  const int64_t step = c->backward ? c->shape->h.stride : 1, rows = c->backward ? c->shape->h.in : c->shape->h.out;
+  for (int64_t n = task->n0; n < task->n1; n++)
+    lamina_conv_activate(c, n, task->t0 * step, layer_min(task->t1 * step, rows), task->group * c->out + channel,
+                         layer_min(task->panel1 * nr, c->out) - channel);
+}
+
 static void run_task(void *arg, int64_t index, int thread) {
   const correlate_job *j = arg;
   const correlation *c = j->c;
   const int64_t image_blocks = layer_ceil_div(c->shape->images, j->images_block);
   char *memory = j->workspace + thread * lamina_conv_correlate_thread_bytes(j);
   correlate_task task = {.job = j};
-  for (int i = 0; i < CORRELATE_LISTS; i++) task.lists[i].runs = (lamina_conv_run *)(void *)(memory + i * j->run_bytes);
+  for (int i = 0; i < CORRELATE_LISTS; i++) task.lists[i].runs = (lamina_conv_taps *)(void *)(memory + i * j->run_bytes);
   const int64_t panel_block = index % j->panel_blocks;
   index /= j->panel_blocks;
   task.t0 = index % j->row_blocks * j->rows_block;
@@ -351,6 +361,7 @@ static void run_task(void *arg, int64_t index, int thread) {
   for (int64_t panel = task.panel0; panel < task.panel1; panel += step)
     for (int64_t phase = 0; phase < c->phases_h * c->phases_w; phase++)
       run_phase(&task, phase, panel, layer_min(panel + step, task.panel1));
+  if (c->epilogue) finish_task(&task);
 }
 
 void lamina_conv_correlate(const correlation *c) {

@@ -131,7 +131,7 @@ correlate_job lamina_conv_correlate_job(const correlation *c) {
   j.group = tile_rows <= j.kernels->wide_rows && !(j.copy && j.compact) ? 2 : 1;
   j.max_depth = layer_max(l2 * 4 / 10 / (nr * j.group), 256);
   j.run_bytes =
-      round_up(s->h.kernel * s->w.kernel * (int64_t)sizeof(lamina_conv_run), CONV_LINE * (int64_t)sizeof(float));
+      round_up(s->h.kernel * s->w.kernel * (int64_t)sizeof(lamina_conv_taps), CONV_LINE * (int64_t)sizeof(float));
   /* Asked for even when x can be read in place: at plan its strides are not known for certain. */
   j.thread_floats = round_up(j.images_block * reached_rows(&j, j.rows_block) * copy_columns(&j) * j.pixel, CONV_LINE);
   return j;

@@ -54,6 +54,7 @@ static void forward_row(void *arg, int64_t index, int thread) {
     else if (p.lo > -INFINITY || p.hi < INFINITY)
       s->kernels->eltwise->clamp(channels, p.lo, p.hi, y, y);
   }
+  lamina_conv_activate(&p, n, oh, oh + 1, 0, channels);
 }
 
 void lamina_conv_depthwise_forward(const conv_shape *s) {

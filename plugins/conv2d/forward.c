@@ -17,7 +17,8 @@ correlation lamina_conv_forward_pass(const conv_shape *s) {
                    .weights = packed,
                    .bias = packed ? packed + s->bias : NULL,
                    .lo = e->lo,
-                   .hi = e->hi};
+                   .hi = e->hi,
+                   .epilogue = e->parts & LAMINA_EPILOGUE_ACTIVATION ? e : NULL};
   if (e->parts & LAMINA_EPILOGUE_ADD) c.add = lamina_conv_image(&e->add);
   return c;
 }
@@ -47,11 +48,17 @@ static lamina_gemm pointwise(const correlation *c, int64_t group) {
                        .add_row = c->add.pixel,
                        .lo = c->lo,
                        .hi = c->hi,
-                       .workspace = s->node->workspace};
+                       .workspace = s->node->workspace,
+                       .activation = c->epilogue ? c->epilogue->activation : NULL,
+                       .parameters = c->epilogue ? c->epilogue->parameters : NULL};
 }
 
-static void run(const correlation *c) {
+void lamina_conv_run(const correlation *c) {
   const conv_shape *s = c->shape;
+  if (s->form) {
+    lamina_conv_winograd(c);
+    return;
+  }
   if (!s->pointwise || !one_stride(&c->x, s->h.in, s->w.in) || !one_stride(&c->y, s->h.in, s->w.in) ||
       (c->add.data && !one_stride(&c->add, s->h.in, s->w.in))) {
     lamina_conv_correlate(c);
@@ -63,7 +70,8 @@ static void run(const correlation *c) {
   }
 }
 
-static size_t workspace(const correlation *c) {
+size_t lamina_conv_run_workspace(const correlation *c) {
+  if (c->shape->form) return lamina_conv_winograd_workspace(c);
   size_t bytes = lamina_conv_correlate_workspace(c);
   if (c->shape->pointwise) {
     lamina_gemm product = pointwise(c, 0);
@@ -74,10 +82,17 @@ static size_t workspace(const correlation *c) {
   return bytes;
 }
 
+const char *lamina_conv_pointwise_algorithm(const conv_shape *s) {
+  const correlation c = lamina_conv_forward_pass(s);
+  lamina_gemm product = pointwise(&c, 0);
+  product.b_packed = (const float *)&c; /* not read */
+  return s->host->gemm_algorithm(s->host, &product);
+}
+
 size_t lamina_conv_forward_workspace(const conv_shape *s) {
   if (s->depthwise) return lamina_conv_depthwise_workspace(s);
   const correlation c = lamina_conv_forward_pass(s);
-  return workspace(&c);
+  return lamina_conv_run_workspace(&c);
 }
 
 lamina_status lamina_conv_forward(const conv_shape *s) {
@@ -86,14 +101,14 @@ lamina_status lamina_conv_forward(const conv_shape *s) {
     return LAMINA_OK;
   }
   const correlation c = lamina_conv_forward_pass(s);
-  run(&c);
+  lamina_conv_run(&c);
   return LAMINA_OK;
 }
 
 size_t lamina_conv_backward_data_workspace(const conv_shape *s) {
   if (s->depthwise) return lamina_conv_depthwise_workspace(s);
   const correlation c = lamina_conv_backward_data_pass(s);
-  return workspace(&c);
+  return lamina_conv_run_workspace(&c);
 }
 
 lamina_status lamina_conv_backward_data(const conv_shape *s) {
@@ -102,6 +117,6 @@ lamina_status lamina_conv_backward_data(const conv_shape *s) {
     return LAMINA_OK;
   }
   const correlation c = lamina_conv_backward_data_pass(s);
-  run(&c);
+  lamina_conv_run(&c);
   return LAMINA_OK;
 }

@@ -39,7 +39,28 @@ typedef struct pack_job {
   const conv_shape *shape;
   float *scratch, *weights;
   int64_t panels; /* of a group */
+  int64_t panel_floats; /* of scratch: a panel before Winograd's transform of it, or 0 */
 } pack_job;
+
+static float *scratch_of(const pack_job *j, int thread) {
+  return j->scratch + thread * (lamina_conv_pack_scratch(j->shape) + j->panel_floats);
+}
+
+/* Where a panel of a correlation of `depth` channels is packed: in its place, or in scratch, to be transformed. */
+static float *open_panel(const pack_job *j, int64_t group, int64_t panel, int64_t depth, int64_t out, int thread) {
+  const conv_shape *s = j->shape;
+  if (s->form) return scratch_of(j, thread) + lamina_conv_pack_scratch(s);
+  const int64_t floats = s->h.kernel * s->w.kernel * depth * s->kernels->gemm->nr;
+  return j->weights + group * lamina_conv_packed_floats(s, depth, out) + panel * floats;
+}
+
+static void close_panel(const pack_job *j, int64_t group, int64_t panel, int64_t depth, int64_t out, const float *packed) {
+  const conv_shape *s = j->shape;
+  if (!s->form) return;
+  const int64_t floats = depth * s->kernels->gemm->nr, points = s->form->points * s->form->points;
+  float *u = j->weights + group * lamina_conv_winograd_packed_floats(s, depth, out) + panel * points * floats;
+  s->form->weights(floats, packed, floats, u, floats);
+}
 
 static void scale_row(float *row, const float *scale, int64_t n) {
   for (int64_t i = 0; i < n; i++) row[i] *= scale[i];
@@ -53,9 +74,9 @@ static void pack_forward_panel(void *arg, int64_t index, int thread) {
   const int64_t o0 = index % j->panels * nr, n = layer_min(nr, s->out - o0), first = group * s->out + o0;
   const float *weight = (const float *)s->node->params[0].data + first * s->in * taps;
   const float *scale = e->parts & LAMINA_EPILOGUE_AFFINE ? e->scale + first : NULL;
-  float *to = j->weights + group * lamina_conv_packed_floats(s, s->in, s->out) + o0 * taps * s->in;
+  float *to = open_panel(j, group, index % j->panels, s->in, s->out, thread);
   const int64_t width = strip_channels(s);
-  float *strip = j->scratch + thread * lamina_conv_pack_scratch(s), *other = strip + width * taps * nr;
+  float *strip = scratch_of(j, thread), *other = strip + width * taps * nr;
   for (int64_t c0 = 0; c0 < s->in; c0 += width) {
     const int64_t rows = layer_min(width, s->in - c0) * taps;
     if (n < nr) memset(strip, 0, (size_t)(rows * nr) * sizeof(float));
@@ -67,6 +88,7 @@ static void pack_forward_panel(void *arg, int64_t index, int thread) {
       for (int64_t c = 0; c < rows / taps; c++)
         memcpy(to + (t * s->in + c0 + c) * nr, strip + (c * taps + t) * nr, (size_t)nr * sizeof(float));
   }
+  close_panel(j, group, index % j->panels, s->in, s->out, to);
 }
 
 /* place[tap]: where the rows of a tap of the kernel begin in a panel that starts at input channel c0. */
@@ -91,16 +113,17 @@ static void pack_backward_panel(void *arg, int64_t index, int thread) {
   const int64_t nr = s->kernels->gemm->nr, taps = s->h.kernel * s->w.kernel, group = index / j->panels;
   const int64_t c0 = index % j->panels * nr, n = layer_min(nr, s->in - c0);
   const float *weight = (const float *)s->node->params[0].data + (group * s->out * s->in + c0) * taps;
-  float *to = j->weights + group * lamina_conv_packed_floats(s, s->out, s->in);
-  float *strip = j->scratch + thread * lamina_conv_pack_scratch(s);
+  float *to = open_panel(j, group, 0, s->out, s->in, thread);
+  float *strip = scratch_of(j, thread);
   int64_t *place = (int64_t *)(void *)(strip + taps * nr); /* the second half of the scratch */
-  find_places(s, c0, place);
+  find_places(s, s->form ? 0 : c0, place);
   memset(strip, 0, (size_t)(taps * nr) * sizeof(float));
   for (int64_t o = 0; o < s->out; o++) {
     s->kernels->gemm->transpose(n, taps, weight + o * s->in * taps, taps, strip, nr);
     for (int64_t tap = 0; tap < taps; tap++)
       if (place[tap] >= 0) memcpy(to + place[tap] + o * nr, strip + tap * nr, (size_t)nr * sizeof(float));
   }
+  close_panel(j, group, index % j->panels, s->out, s->in, to);
 }
 
 static void pack_pointwise(const conv_shape *s, float *forward, float *backward) {
@@ -108,18 +131,47 @@ static void pack_pointwise(const conv_shape *s, float *forward, float *backward)
   for (int64_t g = 0; g < s->groups; g++) {
     const float *weight = (const float *)s->node->params[0].data + g * s->out * s->in;
     const float *scale = e->parts & LAMINA_EPILOGUE_AFFINE ? e->scale + g * s->out : NULL;
-    s->host->gemm_pack_b(s->host, s->in, s->out, weight, 1, s->in, scale,
-                         forward + g * lamina_conv_packed_floats(s, s->in, s->out));
+    if (forward)
+      s->host->gemm_pack_b(s->host, s->in, s->out, weight, 1, s->in, scale,
+                           forward + g * lamina_conv_packed_floats(s, s->in, s->out));
     if (backward)
       s->host->gemm_pack_b(s->host, s->out, s->in, weight, s->in, 1, NULL,
                            backward + g * lamina_conv_packed_floats(s, s->out, s->in));
   }
 }
 
+lamina_status lamina_conv_pack_weights(const conv_shape *s, float *forward, float *backward) {
+  const int64_t nr = s->kernels->gemm->nr;
+  if (s->h.kernel * s->w.kernel == 1) {
+    pack_pointwise(s, forward, backward);
+    return LAMINA_OK;
+  }
+  const int64_t depth = backward ? layer_max(s->in, s->out) : s->in;
+  pack_job j = {.shape = s, .panel_floats = s->form ? s->h.kernel * s->w.kernel * depth * nr : 0};
+  const size_t thread_floats = (size_t)(lamina_conv_pack_scratch(s) + j.panel_floats);
+  const size_t bytes = thread_floats * (size_t)s->host->threads(s->host) * sizeof(float);
+  j.scratch = s->host->alloc(s->host, bytes);
+  if (!j.scratch)
+    return s->host->fail(s->host, LAMINA_OUT_OF_MEMORY, "out of memory: %zu bytes to pack weights with", bytes);
+  const int64_t floats = s->groups * s->out * s->in * s->h.kernel * s->w.kernel;
+  if (forward) {
+    j.weights = forward;
+    j.panels = layer_ceil_div(s->out, nr);
+    layer_parallel(s->host, s->groups * j.panels, floats, pack_forward_panel, &j);
+  }
+  if (backward) {
+    j.weights = backward;
+    j.panels = layer_ceil_div(s->in, nr);
+    layer_parallel(s->host, s->groups * j.panels, floats, pack_backward_panel, &j);
+  }
+  s->host->release(s->host, j.scratch);
+  return LAMINA_OK;
+}
+
 lamina_status lamina_conv_pack(const conv_shape *s) {
   const lamina_epilogue *e = &s->node->epilogue;
-  const int64_t nr = s->kernels->gemm->nr, channels = s->groups * s->out;
-  float *packed = s->node->packed, *backward = s->backward ? packed + s->backward : NULL;
+  const int64_t channels = s->groups * s->out;
+  float *packed = s->node->packed;
   const float *bias = s->node->params[1].rank >= 0 ? s->node->params[1].data : NULL;
   for (int64_t o = 0; o < channels; o++) {
     packed[s->bias + (size_t)o] = bias ? bias[o] : 0;
@@ -130,25 +182,7 @@ lamina_status lamina_conv_pack(const conv_shape *s) {
     lamina_conv_depthwise_pack(s);
     return LAMINA_OK;
   }
-  if (s->h.kernel * s->w.kernel == 1) {
-    pack_pointwise(s, packed, backward);
-    return LAMINA_OK;
-  }
-  const size_t bytes = (size_t)(lamina_conv_pack_scratch(s) * s->host->threads(s->host)) * sizeof(float);
-  pack_job j = {.shape = s, .scratch = s->host->alloc(s->host, bytes)};
-  if (!j.scratch)
-    return s->host->fail(s->host, LAMINA_OUT_OF_MEMORY, "out of memory: %zu bytes to pack weights with", bytes);
-  const int64_t floats = channels * s->in * s->h.kernel * s->w.kernel;
-  j.weights = packed;
-  j.panels = layer_ceil_div(s->out, nr);
-  layer_parallel(s->host, s->groups * j.panels, floats, pack_forward_panel, &j);
-  if (backward) {
-    j.weights = backward;
-    j.panels = layer_ceil_div(s->in, nr);
-    layer_parallel(s->host, s->groups * j.panels, floats, pack_backward_panel, &j);
-  }
-  s->host->release(s->host, j.scratch);
-  return LAMINA_OK;
+  return lamina_conv_pack_weights(s, packed, s->backward ? packed + s->backward : NULL);
 }
 
 void lamina_conv_unpack_panel(const conv_shape *s, const conv_partial *p, int64_t first, int64_t panel, int accumulate,
