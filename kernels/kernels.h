@@ -66,6 +66,49 @@ typedef struct lamina_gemm_kernels {
   const lamina_gemm_shape *shape;
 } lamina_gemm_kernels;
 
+/**
+ * One tile of a convolution: output pixels of a row as rows, output channels as columns.
+ *   C(m, j) = epilogue( sum over runs r with first <= m < last, p < k of
+ *                       a[r.a + m * a_row + p] * b[r.b + p * nr + j] ),
+ * the epilogue as in lamina_tile. A run is a tap of the kernel, or neighbouring taps whose channels follow each other.
+ */
+typedef struct lamina_conv_taps {
+  int64_t a, b; /* where it begins, counted from the tile's a and b */
+  int64_t k;
+  int first, last; /* rows that take part, at least one: the others lie beside the image. first = 0 or last = rows */
+} lamina_conv_taps;
+
+typedef struct lamina_conv_tile {
+  int64_t runs;
+  const lamina_conv_taps *run;
+  const float *a;
+  int64_t a_row;
+  const float *b;
+  int64_t b_panel; /* from a panel of weights to the next, for a tile of two panels */
+  float *c;
+  int64_t c_row;
+  int n; /* columns: more than vectors - 1 vectors have, at most as many as all have */
+  int accumulate;
+  const float *bias;
+  const float *add;
+  int64_t add_row;
+  float lo, hi;
+  const float *prefetch; /* memory that comes next, as in lamina_tile */
+  int64_t repeat;        /* as many such tiles, each beginning where the rows of the one before end */
+} lamina_conv_tile;
+
+typedef struct lamina_conv_kernels {
+  int mr, nr;     /* rows at most; columns of a panel of weights, those of the gemm group */
+  int vector;     /* columns of a vector */
+  int wide_rows;  /* rows up to which a tile covers two panels; 0: none does */
+  int good_rows;  /* rows that suffice to keep the FMA units busy with the vectors of a panel */
+  int short_tile; /* rows * vectors up to which a tile's stores overlap with the next one's sums: best where sums are short */
+  /* tile[m][v]: m rows and v vectors; v is at most nr / vector, or, for m <= wide_rows, twice that exactly. Depth is summed
+     in one chain for each accumulator, from zero. Leaves a, c and add where the next tile begins, and repeat at zero;
+     prefetch moves along with c. */
+  void (*const *const *tile)(lamina_conv_tile *tile);
+} lamina_conv_kernels;
+
 /*
  * Both passes of the gradient of z = (x - mean) * scale + offset, y = clamp(z + add). The clamp lets dy through where y, or
  * z when nothing was added, lies inside of its bounds: dz = dy there, and 0 elsewhere.
@@ -257,6 +300,7 @@ typedef struct lamina_kernels {
   const lamina_softmax_kernels *softmax;
   const lamina_optimizer_kernels *optimizer;
   const lamina_depthwise_kernels *depthwise;
+  const lamina_conv_kernels *conv;
   const lamina_winograd_kernels *winograd;
 } lamina_kernels;
 

@@ -59,6 +59,7 @@ static void inherit(lamina_kernels *table, const lamina_kernels *isa) {
   if (isa->softmax) table->softmax = isa->softmax;
   if (isa->optimizer) table->optimizer = isa->optimizer;
   if (isa->depthwise) table->depthwise = isa->depthwise;
+  if (isa->conv) table->conv = isa->conv;
   if (isa->winograd) table->winograd = isa->winograd;
 }
 

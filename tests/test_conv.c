@@ -234,7 +234,9 @@ START_TEST(depthwise_shapes_equal_double) {
 END_TEST
 
 /* Shapes that take each way through the blocking: several chunks of depth, blocks of rows, channels, images and panels;
-   strides of 4 KiB; a first layer; grids of a single pixel; a kernel that lies in the padding. */
+   strides of 4 KiB; a first layer; grids of a single pixel; a kernel that lies in the padding; taps that leave out
+   pixels at the left and the right of tiles, many of them, or on a grid wider than x; 1x1 with stride in place and
+   flattened. */
 static const conv_case blocked[] = {
     {2, 5, 5, 512, 40, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},   {1, 9, 8, 1500, 20, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1, 0},
     {2, 40, 33, 32, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},  {9, 7, 7, 24, 200, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0},
@@ -247,6 +249,12 @@ static const conv_case blocked[] = {
     {3, 5, 1, 35, 26, 1, 1, 1, 3, 0, 0, 2, 4, 1, 1, 1, 1},    {1, 1, 10, 9, 57, 1, 1, 3, 1, 1, 4, 0, 2, 1, 1, 3, 1},
     {1, 32, 32, 3, 24, 8, 8, 8, 8, 0, 0, 0, 0, 1, 1, 1, 1},   {3, 14, 14, 96, 100, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 4, 1},
     {40, 2, 2, 16, 16, 2, 2, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1},   {1, 70, 90, 5, 7, 3, 3, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1},
+    {1, 17, 17, 40, 72, 1, 7, 1, 1, 0, 3, 0, 3, 1, 1, 1, 1},  {1, 17, 17, 40, 72, 7, 1, 1, 1, 3, 0, 3, 0, 1, 1, 1, 1},
+    {1, 9, 28, 24, 33, 3, 3, 1, 1, 6, 6, 6, 6, 6, 6, 1, 1},   {2, 4, 23, 12, 70, 3, 9, 1, 1, 1, 11, 1, 13, 1, 2, 1, 0},
+    {1, 3, 2, 16, 40, 3, 5, 1, 1, 4, 9, 4, 9, 1, 1, 1, 1},    {1, 7, 7, 512, 96, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {1, 28, 28, 512, 40, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1, 1}, {1, 14, 14, 64, 300, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1, 1},
+    {1, 30, 31, 2, 16, 3, 3, 2, 2, 1, 0, 0, 1, 1, 1, 1, 1},   {2, 56, 60, 1, 70, 5, 5, 1, 1, 2, 2, 2, 2, 1, 1, 1, 1},
+    {1, 4, 6, 9, 130, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},    {1, 20, 21, 33, 48, 4, 6, 3, 2, 2, 3, 1, 0, 1, 1, 1, 0},
 };
 
 enum { BLOCKED_COUNT = sizeof blocked / sizeof *blocked, BLOCKED_STEP = 5 /* that share contexts */ };

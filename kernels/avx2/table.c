@@ -11,5 +11,6 @@ const lamina_kernels lamina_kernels_avx2 = {
     .softmax = &lamina_avx2_softmax,
     .optimizer = &lamina_avx2_optimizer,
     .depthwise = &lamina_avx2_depthwise,
+    .conv = &lamina_avx2_conv,
     .winograd = &lamina_avx2_winograd,
 };

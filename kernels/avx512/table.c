@@ -11,5 +11,6 @@ const lamina_kernels lamina_kernels_avx512 = {
     .softmax = &lamina_avx512_softmax,
     .optimizer = &lamina_avx512_optimizer,
     .depthwise = &lamina_avx512_depthwise,
+    .conv = &lamina_avx512_conv,
     .winograd = &lamina_avx512_winograd,
 };

@@ -11,5 +11,6 @@ const lamina_kernels lamina_kernels_generic = {
     .softmax = &lamina_generic_softmax,
     .optimizer = &lamina_generic_optimizer,
     .depthwise = &lamina_generic_depthwise,
+    .conv = &lamina_generic_conv,
     .winograd = &lamina_generic_winograd,
 };

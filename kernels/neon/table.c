@@ -11,5 +11,6 @@ const lamina_kernels lamina_kernels_neon = {
     .softmax = &lamina_neon_softmax,
     .optimizer = &lamina_neon_optimizer,
     .depthwise = &lamina_neon_depthwise,
+    .conv = &lamina_neon_conv,
     .winograd = &lamina_neon_winograd,
 };
