@@ -47,6 +47,7 @@ configure() {
   if [ ! -f "$folder/build.ninja" ]; then
     meson setup "$folder" "$@"
   elif [ /var/lib/dpkg/status -nt "$folder/build.ninja" ]; then
+    meson configure --clearcache "$folder" # it remembers which headers were not there
     meson setup --reconfigure "$folder" "$@"
   fi
 }
