@@ -66,6 +66,49 @@ typedef struct lamina_gemm_kernels {
   const lamina_gemm_shape *shape;
 } lamina_gemm_kernels;
 
+/**
+ * One tile of a convolution: output pixels of a row as rows, output channels as columns.
+ *   C(m, j) = epilogue( sum over runs r with first <= m < last, p < k of
+ *                       a[r.a + m * a_row + p] * b[r.b + p * nr + j] ),
+ * the epilogue as in lamina_tile. A run is a tap of the kernel, or neighbouring taps whose channels follow each other.
+ */
+typedef struct lamina_conv_taps {
+  int64_t a, b; /* where it begins, counted from the tile's a and b */
+  int64_t k;
+  int first, last; /* rows that take part, at least one: the others lie beside the image. first = 0 or last = rows */
+} lamina_conv_taps;
+
+typedef struct lamina_conv_tile {
+  int64_t runs;
+  const lamina_conv_taps *run;
+  const float *a;
+  int64_t a_row;
+  const float *b;
+  int64_t b_panel; /* from a panel of weights to the next, for a tile of two panels */
+  float *c;
+  int64_t c_row;
+  int n; /* columns: more than vectors - 1 vectors have, at most as many as all have */
+  int accumulate;
+  const float *bias;
+  const float *add;
+  int64_t add_row;
+  float lo, hi;
+  const float *prefetch; /* memory that comes next, as in lamina_tile */
+  int64_t repeat;        /* as many such tiles, each beginning where the rows of the one before end */
+} lamina_conv_tile;
+
+typedef struct lamina_conv_kernels {
+  int mr, nr;     /* rows at most; columns of a panel of weights, those of the gemm group */
+  int vector;     /* columns of a vector */
+  int wide_rows;  /* rows up to which a tile covers two panels; 0: none does */
+  int good_rows;  /* rows that suffice to keep the FMA units busy with the vectors of a panel */
+  int short_tile; /* rows * vectors up to which a tile's stores overlap with the next one's sums: best where sums are short */
+  /* tile[m][v]: m rows and v vectors; v is at most nr / vector, or, for m <= wide_rows, twice that exactly. Depth is summed
+     in one chain for each accumulator, from zero. Leaves a, c and add where the next tile begins, and repeat at zero;
+     prefetch moves along with c. */
+  void (*const *const *tile)(lamina_conv_tile *tile);
+} lamina_conv_kernels;
+
 /*
  * Both passes of the gradient of z = (x - mean) * scale + offset, y = clamp(z + add). The clamp lets dy through where y, or
  * z when nothing was added, lies inside of its bounds: dz = dy there, and 0 elsewhere.
@@ -183,6 +226,39 @@ typedef struct lamina_optimizer_kernels {
   double (*sum_squares)(int64_t n, const float *x); /* accumulated in double, in a fixed order */
 } lamina_optimizer_kernels;
 
+/* One axis of a depthwise convolution: output t reads input t * stride + first + j * step with each tap j; outside of
+   0 .. in there are zeros. */
+typedef struct lamina_depthwise_axis {
+  int64_t in, taps, stride, first, step;
+} lamina_depthwise_axis;
+
+#define LAMINA_DEPTHWISE_BLOCK 16
+
+/**
+ * Channels of one image, each convolved with a kernel of its own:
+ *   y(r, q, c) = clamp( bias[c] + sum over taps (i, j) of x(row i of r, column j of q, c) * w(i, j, c) (+ add(r, q, c)) )
+ * or, with a group of several channels, with the sum over all channels of c's group in x's place, each with weights of
+ * its own. Weights lie in blocks of 16 channels, (block, channel of the group, taps of h, taps of w, 16); weights and bias are readable up to the end
+ * of the last block. add may be y. Strides count floats.
+ */
+typedef struct lamina_depthwise {
+  int64_t channels, columns; /* of y */
+  int64_t group;             /* channels of a group: 1, or what grouped() allows */
+  lamina_depthwise_axis h, w;
+  const float *x;
+  int64_t x_row, x_pixel;
+  const float *weights, *bias; /* bias may be NULL */
+  const float *add;            /* or NULL */
+  int64_t add_row, add_pixel;
+  float *y;
+  int64_t y_row, y_pixel;
+  float lo, hi;
+} lamina_depthwise;
+
+typedef struct lamina_depthwise_kernels {
+  void (*forward)(const lamina_depthwise *d, int64_t row0, int64_t row1); /* rows row0 .. row1 of y */
+  int (*grouped)(const lamina_depthwise *d); /* whether forward can do this, from group, h and w */
+} lamina_depthwise_kernels;
 /*
  * Winograd's minimal filtering F(m x m, 3 x 3) (Lavin and Gray 2015): y = A^T ((G g G^T) . (B^T d B)) A for tiles of m x m
  * outputs, from m + 2 points along each axis, of which the last is infinity. A narrow tile has one output less along an
@@ -227,6 +303,8 @@ typedef struct lamina_kernels {
   const lamina_pool_kernels *pool;
   const lamina_softmax_kernels *softmax;
   const lamina_optimizer_kernels *optimizer;
+  const lamina_depthwise_kernels *depthwise;
+  const lamina_conv_kernels *conv;
   const lamina_winograd_kernels *winograd;
 } lamina_kernels;
 

@@ -58,6 +58,8 @@ static void inherit(lamina_kernels *table, const lamina_kernels *isa) {
   if (isa->pool) table->pool = isa->pool;
   if (isa->softmax) table->softmax = isa->softmax;
   if (isa->optimizer) table->optimizer = isa->optimizer;
+  if (isa->depthwise) table->depthwise = isa->depthwise;
+  if (isa->conv) table->conv = isa->conv;
   if (isa->winograd) table->winograd = isa->winograd;
 }
 

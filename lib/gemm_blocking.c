@@ -24,7 +24,9 @@ enum {
   FREE_WAYS = 1,    /* of L1, for B and C that pass by */
   MAX_ROWS = 224,   /* of a block */
   MAX_TASKS = 256,
-  TASK_FLOPS = 1 << 19, /* below that a task costs more to hand out than it gains */
+  SMALL_TASK = 1 << 19, /* FLOPs; below that a task costs more to hand out than it gains */
+  FEW_TASKS = 32,       /* enough of them: larger products have larger tasks, which use panels and prefetches better */
+  TASK_FLOPS = 4 << 20,
   MIN_KC = 128,
   MAX_KC = 1024,
   CHAIN_CYCLES = 8 /* latency of an FMA times the units that do them */
@@ -84,7 +86,8 @@ static lamina_gemm_blocking cut_for(const lamina_context *context, const lamina_
   const int64_t tiles = max64(min64(l2 / 2 / max64(cut.max_depth, 1), MAX_ROWS) / s->rows, 1);
   cut.row_blocks = ceil_div(cut.tiles, tiles);
   const double flops = 2.0 * (double)g->m * (double)g->n * (double)g->k;
-  const int64_t wanted = flops >= (double)MAX_TASKS * TASK_FLOPS ? MAX_TASKS : max64((int64_t)(flops / TASK_FLOPS), 1);
+  const double small = flops / SMALL_TASK < FEW_TASKS ? flops / SMALL_TASK : FEW_TASKS, large = flops / TASK_FLOPS;
+  const int64_t wanted = max64(large < MAX_TASKS ? (int64_t)(large > small ? large : small) : MAX_TASKS, 1);
   /* More tasks: first by columns, since each then reads its own part of B, then by rows down to two tiles. */
   cut.column_blocks = 1;
   const int64_t least = s->panels > 1 ? 1 : 2;

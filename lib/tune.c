@@ -34,7 +34,7 @@ typedef struct bench {
   lamina_node view;
   int count;
   trial trials[LAMINA_TUNE_KERNELS];
-  void *memory[5 * LAMINA_MAX_PORTS + 2]; /* values and their gradients, gradients of parameters, add, workspace */
+  void *memory[5 * (LAMINA_MAX_PORTS + 1) + 2]; /* values and their gradients, gradients of parameters, add, workspace */
   int allocated;
 } bench;
 

@@ -1,10 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Disassembles the GEMM tiles and fails when a depth loop moves accumulators through memory: that halves the speed, and
+# Disassembles the tiles of the GEMM and of convolutions and fails when a depth loop moves accumulators through memory: that halves the speed, and
 # nothing else would tell. Prints for every tile the FMAs of its loop and the vector moves from or to the stack in it.
 #
 #   check_codegen.sh SOURCE_ROOT BUILD_ROOT [BUILD_ROOT ...]     (a cross build's root may follow)
 #
+# A depth loop is what lies between a backward branch and its target and holds FMAs, with no such loop inside; one
+# has all of the tile's, those of a convolution that leave out rows have fewer.
 # A tile is named gemm_tile_ROWSxVECTORS_HALF: with half a vector more, or none. The depth loop is what lies between a backward branch and its target and holds the tile's FMAs, with no such loop inside.
 set -eu
 shift
@@ -24,7 +26,8 @@ check_tiles() {
           if (text[j] ~ fma) f++
           if (text[j] ~ spill || (frame && text[j] ~ /%[xyz]mm/ && text[j] ~ /\(%rbp/)) s++
         }
-        if (f > 0 && (best == 0 || s > best_spills)) { best = f; best_spills = s }
+        if (f > best) best = f
+        if (f > 0 && s > best_spills) best_spills = s
       }
       split(name, part, "[_x]"); want = part[3] * (part[4] + part[5])
       verdict = best < want ? "NO LOOP WITH ALL FMAS" : best_spills > 0 ? "SPILLS" : "ok"
@@ -35,7 +38,7 @@ check_tiles() {
     }
     /^[0-9a-f]+ <.*>:$/ {
       finish(); split("", at); split("", text); split("", target); lines = 0; frame = 0
-      if (match($2, /gemm_tile_[0-9]+x[0-9]+_[01]/)) name = substr($2, RSTART, RLENGTH)
+      if (match($2, /(gemm_tile_[0-9]+x[0-9]+_[01]|conv_tile_[0-9]+x[0-9]+)/)) name = substr($2, RSTART, RLENGTH)
       next
     }
     name != "" && /^ *[0-9a-f]+:/ {

@@ -19,6 +19,7 @@ void add_eltwise_tests(TCase *tcase);
 void add_norm_tests(TCase *tcase);
 void add_pool_tests(TCase *tcase);
 void add_row_tests(TCase *tcase); /* softmax and optimizer */
+void add_depthwise_tests(TCase *tcase);
 void add_winograd_tests(TCase *tcase);
 
 /* A rows x channels matrix in guarded memory, `pad` floats of NaN between its rows. */

@@ -190,6 +190,80 @@ START_TEST(weights_equal_double) {
 }
 END_TEST
 
+static void check_output_transposed(const lamina_kernels *kernels, const matrices *f, test_random *r, int64_t channels,
+                                    int rows, int columns, guard_side side) {
+  const int n = f->points, outputs = f->outputs;
+  const int64_t lanes = kernels->vector_floats, whole = (channels + lanes - 1) / lanes * lanes;
+  matrix dy[MAX_PIXELS];
+  const float *pixel[MAX_PIXELS];
+  for (int i = 0; i < outputs * outputs; i++) {
+    dy[i] = matrix_random(r, 1, channels, 0, side, -1, 1);
+    pixel[i] = dy[i].data;
+    const int absent = (rows < n && i / outputs == outputs - 1) || (columns < n && i % outputs == outputs - 1);
+    if (absent) memset(dy[i].data, 0, (size_t)channels * sizeof(float));
+  }
+  guarded m = guarded_new(n * n * whole, side);
+  form_of(kernels, outputs)->output_transposed(channels, pixel, rows, columns, m.data, whole);
+  for (int i = 0; i < n * n; i++)
+    for (int64_t c = 0; c < channels; c++) {
+      const float got = m.data[i * whole + c];
+      if (i / n >= rows || i % n >= columns) {
+        ck_assert_msg(isnan(got), "%s: wrote a point that a narrow tile has not", kernels->isa);
+        continue;
+      }
+      double want = 0, size = 0;
+      for (int p = 0; p < outputs * outputs; p++) {
+        const double term = f->output[p / outputs][i / n] * f->output[p % outputs][i % n] * (double)dy[p].data[c];
+        want += term;
+        size += fabs(term);
+      }
+      assert_close(got, want, 16 * ROUNDING * size, "output_transposed, point %d, channel %lld", i, (long long)c);
+    }
+  ck_assert_msg(guarded_free(&m), "%s: output_transposed wrote outside", kernels->isa);
+  for (int i = 0; i < outputs * outputs; i++) matrix_free(&dy[i], "dy");
+}
+
+START_TEST(output_transposed_equals_double) {
+  const lamina_kernels *kernels = kernel_tables[_i];
+  test_random r = test_random_for("winograd output transposed");
+  for (int outputs = 2; outputs <= 4; outputs += 2) {
+    const matrices m = derive(outputs);
+    for (int i = 0; i < CHANNEL_COUNTS; i++)
+      for (int kind = 0; kind < 4; kind++)
+        check_output_transposed(kernels, &m, &r, channel_counts[i], m.points - kind / 2, m.points - kind % 2,
+                                (guard_side)(i % 2));
+  }
+}
+END_TEST
+
+START_TEST(weights_transposed_equal_double) {
+  const lamina_kernels *kernels = kernel_tables[_i];
+  test_random r = test_random_for("winograd weights transposed");
+  for (int outputs = 2; outputs <= 4; outputs += 2) {
+    const matrices f = derive(outputs);
+    const int n = f.points;
+    for (int i = 0; i < CHANNEL_COUNTS; i++) {
+      const int64_t count = channel_counts[i];
+      matrix u = matrix_random(&r, n * n, count, 3, (guard_side)(i % 2), -1, 1), g = matrix_new(9, count, 5, (guard_side)(i % 2));
+      form_of(kernels, outputs)->weights_transposed(count, u.data, u.ld, g.data, g.ld);
+      for (int t = 0; t < 9; t++)
+        for (int64_t c = 0; c < count; c++) {
+          double want = 0, size = 0;
+          for (int p = 0; p < n * n; p++) {
+            const double term = f.weights[p / n][t / 3] * f.weights[p % n][t % 3] * (double)u.data[p * u.ld + c];
+            want += term;
+            size += fabs(term);
+          }
+          assert_close(g.data[t * g.ld + c], want, 16 * ROUNDING * size, "weights_transposed, tap %d, number %lld of %lld", t,
+                       (long long)c, (long long)count);
+        }
+      matrix_free(&u, "u");
+      matrix_free(&g, "g");
+    }
+  }
+}
+END_TEST
+
 /* The matrices above would be of no use if they were not a correlation's: one channel, in double. */
 START_TEST(matrices_make_a_correlation) {
   test_random r = test_random_for("winograd matrices");
@@ -218,4 +292,6 @@ void add_winograd_tests(TCase *tcase) {
   tcase_add_loop_test(tcase, input_equals_double, 0, kernel_table_count);
   tcase_add_loop_test(tcase, output_equals_double, 0, kernel_table_count);
   tcase_add_loop_test(tcase, weights_equal_double, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, output_transposed_equals_double, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, weights_transposed_equal_double, 0, kernel_table_count);
 }

@@ -187,8 +187,56 @@ START_TEST(random_shapes_equal_double) {
 }
 END_TEST
 
+/* One input channel for each group: several tasks, odd channels, strides, dilation, uneven padding, several outputs. */
+static const conv_case depthwise[] = {
+    {1, 30, 29, 72, 72, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 72, 1},
+    {2, 31, 30, 37, 37, 3, 3, 2, 2, 1, 1, 0, 1, 1, 1, 37, 1},
+    {1, 57, 40, 33, 33, 5, 5, 1, 1, 2, 2, 2, 2, 1, 1, 33, 0},
+    {3, 28, 28, 40, 40, 5, 5, 2, 2, 2, 2, 2, 2, 1, 1, 40, 1},
+    {2, 14, 14, 100, 100, 7, 7, 1, 1, 3, 3, 3, 3, 1, 1, 100, 1},
+    {1, 15, 23, 24, 24, 7, 7, 2, 2, 4, 0, 1, 3, 1, 1, 24, 0},
+    {1, 20, 20, 20, 20, 3, 3, 1, 1, 3, 2, 1, 4, 2, 3, 20, 1},
+    {1, 21, 19, 18, 18, 3, 5, 3, 4, 1, 2, 1, 2, 1, 1, 18, 1},
+    {2, 9, 11, 65, 65, 4, 2, 1, 2, 0, 1, 3, 0, 1, 1, 65, 1},
+    {1, 3, 3, 16, 16, 3, 3, 1, 1, 6, 5, 4, 7, 1, 1, 16, 1},
+    {2, 28, 28, 24, 48, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 24, 1},
+    {1, 30, 27, 35, 105, 5, 3, 2, 1, 2, 1, 2, 1, 1, 2, 35, 1},
+    {3, 13, 12, 5, 85, 3, 3, 2, 2, 1, 0, 1, 2, 1, 1, 5, 0},
+    {2, 7, 6, 3, 6, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 3, 1},
+    {1, 40, 40, 2, 200, 2, 2, 3, 1, 0, 4, 0, 0, 2, 1, 2, 1},
+    /* groups of several channels: in vectors of several groups, and (7, 12 channels; dilation) not */
+    {2, 15, 13, 24, 24, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 6, 1},
+    {1, 20, 31, 48, 48, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 6, 1},
+    {2, 17, 16, 128, 128, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 32, 0},
+    {1, 28, 28, 64, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 4, 1},
+    {1, 14, 15, 40, 40, 3, 3, 2, 2, 0, 2, 1, 0, 1, 1, 5, 1},
+    {2, 9, 9, 20, 20, 3, 3, 1, 1, 2, 0, 1, 2, 1, 1, 10, 1},
+    {1, 9, 11, 28, 28, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 4, 1},
+    {1, 12, 12, 32, 32, 3, 3, 1, 1, 2, 2, 2, 2, 2, 2, 8, 1},
+};
+
+enum { DEPTHWISE_COUNT = sizeof depthwise / sizeof *depthwise };
+
+START_TEST(depthwise_shapes_equal_double) {
+  lamina_context *context[COMPUTE_HOSTS];
+  compute_begin(context);
+  for (int i = 0; i < 3 * DEPTHWISE_COUNT; i++) {
+    compute_case c = {.mode = i % 3 ? LAMINA_TRAIN : LAMINA_INFER,
+                      .random = test_random_for("depthwise shapes"),
+                      .accumulate = i % 3 == 2,
+                      .gap = i % 2 ? 5 : 0};
+    if (i % 3 != 1) c.epilogue = LAMINA_EPILOGUE_CLAMP | LAMINA_EPILOGUE_ADD;
+    if (i % 3 == 0) c.epilogue |= LAMINA_EPILOGUE_AFFINE;
+    verify(context, i, &c, &depthwise[i / 3]);
+  }
+  compute_end(context);
+}
+END_TEST
+
 /* Shapes that take each way through the blocking: several chunks of depth, blocks of rows, channels, images and panels;
-   strides of 4 KiB; a first layer; grids of a single pixel; a kernel that lies in the padding. */
+   strides of 4 KiB; a first layer; grids of a single pixel; a kernel that lies in the padding; taps that leave out
+   pixels at the left and the right of tiles, many of them, or on a grid wider than x; 1x1 with stride in place and
+   flattened. */
 static const conv_case blocked[] = {
     {2, 5, 5, 512, 40, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},   {1, 9, 8, 1500, 20, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1, 0},
     {2, 40, 33, 32, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},  {9, 7, 7, 24, 200, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0},
@@ -201,6 +249,12 @@ static const conv_case blocked[] = {
     {3, 5, 1, 35, 26, 1, 1, 1, 3, 0, 0, 2, 4, 1, 1, 1, 1},    {1, 1, 10, 9, 57, 1, 1, 3, 1, 1, 4, 0, 2, 1, 1, 3, 1},
     {1, 32, 32, 3, 24, 8, 8, 8, 8, 0, 0, 0, 0, 1, 1, 1, 1},   {3, 14, 14, 96, 100, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 4, 1},
     {40, 2, 2, 16, 16, 2, 2, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1},   {1, 70, 90, 5, 7, 3, 3, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1},
+    {1, 17, 17, 40, 72, 1, 7, 1, 1, 0, 3, 0, 3, 1, 1, 1, 1},  {1, 17, 17, 40, 72, 7, 1, 1, 1, 3, 0, 3, 0, 1, 1, 1, 1},
+    {1, 9, 28, 24, 33, 3, 3, 1, 1, 6, 6, 6, 6, 6, 6, 1, 1},   {2, 4, 23, 12, 70, 3, 9, 1, 1, 1, 11, 1, 13, 1, 2, 1, 0},
+    {1, 3, 2, 16, 40, 3, 5, 1, 1, 4, 9, 4, 9, 1, 1, 1, 1},    {1, 7, 7, 512, 96, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {1, 28, 28, 512, 40, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1, 1}, {1, 14, 14, 64, 300, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1, 1},
+    {1, 30, 31, 2, 16, 3, 3, 2, 2, 1, 0, 0, 1, 1, 1, 1, 1},   {2, 56, 60, 1, 70, 5, 5, 1, 1, 2, 2, 2, 2, 1, 1, 1, 1},
+    {1, 4, 6, 9, 130, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},    {1, 20, 21, 33, 48, 4, 6, 3, 2, 2, 3, 1, 0, 1, 1, 1, 0},
 };
 
 enum { BLOCKED_COUNT = sizeof blocked / sizeof *blocked, BLOCKED_STEP = 5 /* that share contexts */ };
@@ -291,6 +345,7 @@ int main(void) {
   tcase_set_timeout(t, 120);
   tcase_add_loop_test(t, random_shapes_equal_double, 0, 6);
   tcase_add_loop_test(t, blocked_shapes_equal_double, 0, (BLOCKED_COUNT + BLOCKED_STEP - 1) / BLOCKED_STEP);
+  tcase_add_test(t, depthwise_shapes_equal_double);
   tcase_add_loop_test(t, winograd_equals_double, 0, 2);
   tcase_add_test(t, impossible_shapes_are_refused);
   suite_add_tcase(suite, t);

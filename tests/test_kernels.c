@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every function of the groups norm, eltwise, pool, softmax and optimizer, of every table that this CPU supports,
+/* Every function of the groups norm, eltwise, pool, softmax, optimizer and depthwise, of every table that this CPU supports,
    against a reference in double precision. Memory is guarded on both sides. */
 #include "kernel_cases.h"
 
@@ -22,6 +22,7 @@ int main(void) {
   add_norm_tests(new_tcase(suite, "norm"));
   add_pool_tests(new_tcase(suite, "pool"));
   add_row_tests(new_tcase(suite, "softmax and optimizer"));
+  add_depthwise_tests(new_tcase(suite, "depthwise"));
   add_winograd_tests(new_tcase(suite, "winograd"));
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

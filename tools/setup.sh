@@ -47,6 +47,6 @@ configure() {
   if [ ! -f "$folder/build.ninja" ]; then
     meson setup "$folder" "$@"
   elif [ /var/lib/dpkg/status -nt "$folder/build.ninja" ]; then
-    meson setup --reconfigure "$folder" "$@"
+    meson setup --wipe "$folder" "$@" # a mere reconfiguration remembers which headers were not there
   fi
 }

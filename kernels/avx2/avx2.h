@@ -11,6 +11,8 @@ extern const lamina_eltwise_kernels lamina_avx2_eltwise;
 extern const lamina_pool_kernels lamina_avx2_pool;
 extern const lamina_softmax_kernels lamina_avx2_softmax;
 extern const lamina_optimizer_kernels lamina_avx2_optimizer;
+extern const lamina_depthwise_kernels lamina_avx2_depthwise;
+extern const lamina_conv_kernels lamina_avx2_conv;
 extern const lamina_winograd_kernels lamina_avx2_winograd;
 
 #endif

@@ -10,5 +10,7 @@ const lamina_kernels lamina_kernels_avx2 = {
     .pool = &lamina_avx2_pool,
     .softmax = &lamina_avx2_softmax,
     .optimizer = &lamina_avx2_optimizer,
+    .depthwise = &lamina_avx2_depthwise,
+    .conv = &lamina_avx2_conv,
     .winograd = &lamina_avx2_winograd,
 };

@@ -11,6 +11,8 @@ extern const lamina_eltwise_kernels lamina_avx512_eltwise;
 extern const lamina_pool_kernels lamina_avx512_pool;
 extern const lamina_softmax_kernels lamina_avx512_softmax;
 extern const lamina_optimizer_kernels lamina_avx512_optimizer;
+extern const lamina_depthwise_kernels lamina_avx512_depthwise;
+extern const lamina_conv_kernels lamina_avx512_conv;
 extern const lamina_winograd_kernels lamina_avx512_winograd;
 
 #endif

@@ -10,5 +10,7 @@ const lamina_kernels lamina_kernels_avx512 = {
     .pool = &lamina_avx512_pool,
     .softmax = &lamina_avx512_softmax,
     .optimizer = &lamina_avx512_optimizer,
+    .depthwise = &lamina_avx512_depthwise,
+    .conv = &lamina_avx512_conv,
     .winograd = &lamina_avx512_winograd,
 };

@@ -85,8 +85,23 @@ static inline double vd_sum(vd v) {
   return _mm_cvtsd_f64(_mm_add_sd(b, _mm_unpackhi_pd(b, b)));
 }
 
-/* Any address may be prefetched. */
-static inline void vf_prefetch_l1(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
-static inline void vf_prefetch_l2(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+/* Lane i is a's lane lanes[i]. */
+static inline vf vf_pick(vf a, const int32_t *lanes) {
+  return _mm512_permutexvar_ps(_mm512_loadu_si512(lanes), a);
+}
+
+/* The same value, which the compiler holds to be new: it stays in its register instead of being loaded for each use. */
+static inline vf vf_pin(vf a) {
+  __asm__("" : "+v"(a));
+  return a;
+}
+
+/* Any address may be prefetched. Always inline: gcc deletes calls of a function that does nothing else. */
+static inline __attribute__((always_inline)) void vf_prefetch_l1(const void *p) {
+  _mm_prefetch((const char *)p, _MM_HINT_T0);
+}
+static inline __attribute__((always_inline)) void vf_prefetch_l2(const void *p) {
+  _mm_prefetch((const char *)p, _MM_HINT_T1);
+}
 
 #endif

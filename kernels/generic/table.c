@@ -10,5 +10,7 @@ const lamina_kernels lamina_kernels_generic = {
     .pool = &lamina_generic_pool,
     .softmax = &lamina_generic_softmax,
     .optimizer = &lamina_generic_optimizer,
+    .depthwise = &lamina_generic_depthwise,
+    .conv = &lamina_generic_conv,
     .winograd = &lamina_generic_winograd,
 };

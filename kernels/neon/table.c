@@ -10,5 +10,7 @@ const lamina_kernels lamina_kernels_neon = {
     .pool = &lamina_neon_pool,
     .softmax = &lamina_neon_softmax,
     .optimizer = &lamina_neon_optimizer,
+    .depthwise = &lamina_neon_depthwise,
+    .conv = &lamina_neon_conv,
     .winograd = &lamina_neon_winograd,
 };

@@ -100,8 +100,21 @@ static inline vd vd_add(vd a, vd b) { return vaddq_f64(a, b); }
 static inline vd vd_fma(vd a, vd b, vd c) { return vfmaq_f64(c, a, b); }
 static inline double vd_sum(vd v) { return vgetq_lane_f64(v, 0) + vgetq_lane_f64(v, 1); }
 
-/* Any address may be prefetched. */
-static inline void vf_prefetch_l1(const void *p) { __builtin_prefetch(p, 0, 3); }
-static inline void vf_prefetch_l2(const void *p) { __builtin_prefetch(p, 0, 2); }
+/* Lane i is a's lane lanes[i]. */
+static inline vf vf_pick(vf a, const int32_t *lanes) {
+  const uint32x4_t from = vmulq_n_u32(vreinterpretq_u32_s32(vld1q_s32(lanes)), 0x04040404u);
+  const uint8x16_t bytes = vreinterpretq_u8_u32(vaddq_u32(from, vdupq_n_u32(0x03020100u)));
+  return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(a), bytes));
+}
+
+/* The same value, which the compiler holds to be new: it stays in its register instead of being loaded for each use. */
+static inline vf vf_pin(vf a) {
+  __asm__("" : "+w"(a));
+  return a;
+}
+
+/* Any address may be prefetched. Always inline: gcc deletes calls of a function that does nothing else. */
+static inline __attribute__((always_inline)) void vf_prefetch_l1(const void *p) { __builtin_prefetch(p, 0, 3); }
+static inline __attribute__((always_inline)) void vf_prefetch_l2(const void *p) { __builtin_prefetch(p, 0, 2); }
 
 #endif

@@ -291,7 +291,7 @@ lamina_status lamina_conv_backward_weights(const conv_shape *s) {
   if (node->need_params & 1) {
     if (s->form)
       lamina_conv_winograd_weights(s);
-    else if (s->depthwise)
+    else if (lamina_conv_depthwise_gradients(s))
       lamina_conv_depthwise_backward_weights(s);
     else
       weight_gradient(s);

@@ -87,7 +87,7 @@ static conv_shape read_shape(const lamina_node *node) {
                   .w = axis_shape(node, 1)};
   s.pointwise = s.h.kernel == 1 && s.w.kernel == 1 && s.h.stride == 1 && s.w.stride == 1 && s.h.out == s.h.in &&
                 s.w.out == s.w.in && s.h.pad == 0 && s.w.pad == 0;
-  s.depthwise = s.in == 1 && s.out == 1 && groups > 1;
+  s.depthwise = s.in == 1 && groups > 1;
   return s;
 }
 
@@ -107,13 +107,13 @@ lamina_status lamina_conv_describe(const lamina_node *node, conv_shape *s) {
   s->kernels = layer_kernels(node, &status);
   if (status) return status;
   s->form = form_of(s->kernels, node->kernel ? node->kernel->variant : DIRECT);
-  const int64_t taps = s->h.kernel * s->w.kernel, channels = s->groups * s->out;
-  const int backward = node->mode == LAMINA_TRAIN && layer_needs_input(node, 0) && !s->depthwise;
-  s->bias = s->depthwise ? (size_t)round_up(taps * channels, CONV_LINE) : packed_floats(s, s->in, s->out);
-  s->packed = s->bias + (size_t)round_up(channels, CONV_LINE);
-  if (!backward) return LAMINA_OK;
+  if (!s->form) s->depthwise |= lamina_conv_depthwise_groups(s);
+  s->bias = s->depthwise ? (size_t)lamina_conv_depthwise_floats(s) : packed_floats(s, s->in, s->out);
+  s->packed = s->bias + (size_t)round_up(s->groups * s->out, CONV_LINE);
+  if (node->mode != LAMINA_TRAIN || !layer_needs_input(node, 0)) return LAMINA_OK;
   s->backward = s->packed;
-  s->packed += packed_floats(s, s->out, s->in);
+  s->packed += lamina_conv_depthwise_gradients(s) ? (size_t)lamina_conv_depthwise_floats(s)
+                                                  : packed_floats(s, s->out, s->in);
   return LAMINA_OK;
 }
 
@@ -164,7 +164,18 @@ static lamina_status infer(lamina_node *node) {
 
 static const char *algorithm(const conv_shape *s) {
   if (s->form) return s->form->outputs == 4 ? "winograd F(4x4)" : "winograd F(2x2)";
-  if (s->depthwise) return "depthwise";
+  if (s->depthwise && s->in > 1)
+    return s->in == 2   ? "grouped 2x2, 3x3"
+           : s->in == 4 ? "grouped 4x4, 3x3"
+           : s->in == 8 ? "grouped 8x8, 3x3"
+                        : "grouped 16x16, 3x3";
+  if (s->depthwise) {
+    if (s->h.kernel != s->w.kernel || s->w.dilation != 1 || s->w.stride > 2) return "depthwise";
+    return s->h.kernel == 3   ? "depthwise 3x3"
+           : s->h.kernel == 5 ? "depthwise 5x5"
+           : s->h.kernel == 7 ? "depthwise 7x7"
+                              : "depthwise";
+  }
   if (s->pointwise) return lamina_conv_pointwise_algorithm(s);
   return s->h.kernel * s->w.kernel == 1 ? "gemm 1x1 strided" : "direct";
 }

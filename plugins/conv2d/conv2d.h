@@ -37,7 +37,8 @@ typedef struct conv_shape {
   int64_t images, groups;
   int64_t in, out; /* channels of a group */
   conv_axis_shape h, w;
-  int pointwise, depthwise; /* 1x1 with stride 1 and no padding; one channel in and out of a group */
+  int pointwise; /* 1x1 with stride 1 and no padding */
+  int depthwise; /* forward by the depthwise kernels: one input channel for each of several groups, or few in and out */
   /* In node->packed, counted in floats: weights of forward, bias, weights of the gradient of x. */
   size_t bias, backward, packed;
 } conv_shape;
@@ -152,7 +153,14 @@ size_t lamina_conv_backward_data_workspace(const conv_shape *shape);
 lamina_status lamina_conv_backward_weights(const conv_shape *shape);
 size_t lamina_conv_backward_weights_workspace(const conv_shape *shape);
 
-/* One channel in and out of each group: no matrix product, all loops run over channels. */
+/* Whether groups of several channels are few and small enough for the depthwise kernels. */
+int lamina_conv_depthwise_groups(const conv_shape *shape);
+/* One input channel for each group, or few: no matrix product, all loops run over channels. The gradients are for one
+   output each too; those of more are a convolution's like any other. */
+static inline int lamina_conv_depthwise_gradients(const conv_shape *s) {
+  return s->depthwise && s->in == 1 && s->out == 1;
+}
+int64_t lamina_conv_depthwise_floats(const conv_shape *shape); /* of its packed weights, of one pass */
 void lamina_conv_depthwise_pack(const conv_shape *shape);
 void lamina_conv_depthwise_forward(const conv_shape *shape);
 void lamina_conv_depthwise_backward_data(const conv_shape *shape);

@@ -1,96 +1,222 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One channel in and out of each group: y(oh, ow, c) = sum over taps of x(.., c) * weight(tap, c). All loops run over
- * contiguous channels; packed weights are (KH, KW, C). A task is a row; cost: 3 floats moved for each multiply-add,
- * from L1.
+ * One input channel for each group. Forward and the gradient of x walk down the rows of a block of channels of one
+ * image (kernels.h, depthwise); the weights are packed in blocks of 16 channels, the taps of a block after each other.
+ * With several outputs for each group forward repeats the channels of x in a copy of the rows that a task needs;
+ * gradients are then those of any convolution.
  */
 #include "conv2d.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { MAX_BLOCKS = 64 };
+enum {
+  BLOCK = LAMINA_DEPTHWISE_BLOCK,
+  MAX_BLOCKS = 64, /* of the weight gradient's sum */
+  MAX_TASKS = 64,
+  COPY_CHANNELS = 64, /* of a task that repeats channels */
+  TASK_FMAS = 1 << 18,
+  MIN_ROWS = 4 /* of a task: each one reads again what lies above and below */
+};
 
 static int64_t taps_of(const conv_shape *s) { return s->h.kernel * s->w.kernel; }
 static int64_t rows_of(const conv_shape *s) { return s->images * s->h.out; }
 static int64_t blocks_of(const conv_shape *s) { return layer_min(rows_of(s), MAX_BLOCKS); }
 static int64_t partial_floats(const conv_shape *s) { return round_up(taps_of(s) * s->groups, CONV_LINE); }
 
-/* The weight gradient: a partial sum for each block, and a row's sum for each thread. */
-size_t lamina_conv_depthwise_workspace(const conv_shape *s) {
-  if (s->node->mode != LAMINA_TRAIN) return 0;
-  return (size_t)(partial_floats(s) * (blocks_of(s) + s->host->threads(s->host))) * sizeof(float);
-}
+/* A pass over one phase's grid; all of them together for the gradient of x. */
+typedef struct depthwise_job {
+  correlation c;
+  int64_t channels, channels_block, channel_blocks;
+  int64_t rows, rows_block, row_blocks;
+  int64_t copy_floats; /* of a thread: rows of x with each channel repeated, or none */
+  float *copies;
+} depthwise_job;
 
-void lamina_conv_depthwise_pack(const conv_shape *s) {
-  const lamina_epilogue *e = &s->node->epilogue;
-  const float *weight = s->node->params[0].data;
-  float *packed = s->node->packed;
-  const int64_t taps = taps_of(s);
-  for (int64_t c = 0; c < s->groups; c++)
-    for (int64_t t = 0; t < taps; t++)
-      packed[t * s->groups + c] = weight[c * taps + t] * (e->parts & LAMINA_EPILOGUE_AFFINE ? e->scale[c] : 1.0f);
-}
-
-static void forward_row(void *arg, int64_t index, int thread) {
-  const conv_shape *s = arg;
-  (void)thread;
-  const correlation p = lamina_conv_forward_pass(s);
-  const int64_t n = index / s->h.out, oh = index % s->h.out, channels = s->groups;
-  for (int64_t ow = 0; ow < s->w.out; ow++) {
-    float *y = p.y.data + n * p.y.image + oh * p.y.row + ow * p.y.pixel;
-    memcpy(y, p.bias, (size_t)channels * sizeof(float));
-    for (int64_t kh = 0; kh < s->h.kernel; kh++)
-      for (int64_t kw = 0; kw < s->w.kernel; kw++) {
-        const int64_t ih = oh * s->h.stride - s->h.pad + kh * s->h.dilation;
-        const int64_t iw = ow * s->w.stride - s->w.pad + kw * s->w.dilation;
-        if (ih < 0 || ih >= s->h.in || iw < 0 || iw >= s->w.in) continue;
-        s->kernels->eltwise->multiply(channels, p.x.data + n * p.x.image + ih * p.x.row + iw * p.x.pixel,
-                                      p.weights + (kh * s->w.kernel + kw) * channels, 1, y);
-      }
-    if (p.add.data)
-      s->kernels->eltwise->add(channels, y, p.add.data + n * p.add.image + oh * p.add.row + ow * p.add.pixel, p.lo,
-                               p.hi, y);
-    else if (p.lo > -INFINITY || p.hi < INFINITY)
-      s->kernels->eltwise->clamp(channels, p.lo, p.hi, y, y);
+/* Cut by shape: images, then channels, which share nothing but cache lines, then rows. */
+static depthwise_job cut_up(const conv_shape *s, const correlation *c) {
+  depthwise_job j = {.c = *c, .channels = s->groups * s->out};
+  const int64_t lines = layer_ceil_div(j.channels, BLOCK), grid_h = c->backward ? s->h.in : s->h.out;
+  j.rows = layer_ceil_div(grid_h, c->backward ? s->h.stride : 1);
+  const double fmas = (double)(s->images * j.channels * taps_of(s) * s->in) * (double)(s->h.out * s->w.out);
+  const int64_t wanted = fmas >= (double)MAX_TASKS * TASK_FMAS ? MAX_TASKS : layer_max((int64_t)(fmas / TASK_FMAS), 1);
+  const int copies = s->in == 1 && s->out > 1 && !c->backward;
+  int64_t blocks = layer_min(layer_ceil_div(wanted, s->images), lines);
+  j.channels_block = layer_ceil_div(lines, blocks) * BLOCK;
+  if (copies) j.channels_block = layer_min(j.channels_block, COPY_CHANNELS);
+  j.channel_blocks = layer_ceil_div(j.channels, j.channels_block);
+  blocks = layer_ceil_div(wanted, s->images * j.channel_blocks);
+  blocks = layer_max(layer_min(blocks, j.rows / MIN_ROWS), 1);
+  if (copies) {
+    const int64_t fit = (int64_t)s->host->cpu->l2 / 2 / (int64_t)sizeof(float) / (s->w.in * j.channels_block);
+    const int64_t span = (s->h.kernel - 1) * s->h.dilation;
+    const int64_t rows = layer_max((fit - span) / s->h.stride, MIN_ROWS);
+    blocks = layer_max(blocks, layer_ceil_div(j.rows, rows));
+    j.rows_block = layer_ceil_div(j.rows, blocks);
+    j.copy_floats = layer_min((j.rows_block - 1) * s->h.stride + span + 1, s->h.in) * s->w.in * j.channels_block;
+    j.copy_floats = round_up(j.copy_floats, CONV_LINE);
   }
-  lamina_conv_activate(&p, n, oh, oh + 1, 0, channels);
+  j.rows_block = layer_ceil_div(j.rows, blocks);
+  j.row_blocks = layer_ceil_div(j.rows, j.rows_block);
+  return j;
 }
 
-void lamina_conv_depthwise_forward(const conv_shape *s) {
-  layer_parallel(s->host, rows_of(s), rows_of(s) * s->w.out * s->groups * taps_of(s), forward_row, (void *)s);
+/* The copies of forward; the weight gradient's partial sum for each block, and a row's sum for each thread. */
+size_t lamina_conv_depthwise_workspace(const conv_shape *s) {
+  const correlation c = lamina_conv_forward_pass(s);
+  int64_t floats = cut_up(s, &c).copy_floats * s->host->threads(s->host);
+  if (s->node->mode == LAMINA_TRAIN && lamina_conv_depthwise_gradients(s))
+    floats = layer_max(floats, partial_floats(s) * (blocks_of(s) + s->host->threads(s->host)));
+  return (size_t)floats * sizeof(float);
 }
 
-/* Output that input `in` feeds through tap k, or -1. */
-static int64_t reached(const conv_axis_shape *axis, int64_t in, int64_t k) {
-  const int64_t at = in + axis->pad - k * axis->dilation;
-  return at >= 0 && at % axis->stride == 0 && at / axis->stride < axis->out ? at / axis->stride : -1;
+int64_t lamina_conv_depthwise_floats(const conv_shape *s) {
+  return taps_of(s) * s->in * round_up(s->groups * s->out, BLOCK);
 }
 
-static void backward_data_row(void *arg, int64_t index, int thread) {
-  const conv_shape *s = arg;
-  (void)thread;
-  const correlation p = lamina_conv_backward_data_pass(s);
-  const float *weights = s->node->packed;
-  const int64_t n = index / s->h.in, ih = index % s->h.in, channels = s->groups;
-  for (int64_t iw = 0; iw < s->w.in; iw++) {
-    float *dx = p.y.data + n * p.y.image + ih * p.y.row + iw * p.y.pixel;
-    if (!p.accumulate) memset(dx, 0, (size_t)channels * sizeof(float));
-    for (int64_t kh = 0; kh < s->h.kernel; kh++) {
-      const int64_t oh = reached(&s->h, ih, kh);
-      for (int64_t kw = 0; oh >= 0 && kw < s->w.kernel; kw++) {
-        const int64_t ow = reached(&s->w, iw, kw);
-        if (ow < 0) continue;
-        s->kernels->eltwise->multiply(channels, p.x.data + n * p.x.image + oh * p.x.row + ow * p.x.pixel,
-                                      weights + (kh * s->w.kernel + kw) * channels, 1, dx);
-      }
+/* The taps of one phase, behind `taps` of others, in its order. */
+static void pack_phase(const conv_shape *s, const conv_axis *h, const conv_axis *w, const float *scale, float *packed) {
+  const float *weight = s->node->params[0].data;
+  const int64_t taps = h->taps * w->taps, channels = s->groups * s->out;
+  for (int64_t i = 0; i < channels * s->in; i++) { /* output channel c, input channel k of its group */
+    const int64_t c = i / s->in, k = i % s->in;
+    float *to = packed + (c / BLOCK * s->in + k) * taps * BLOCK + c % BLOCK;
+    for (int64_t t = 0; t < taps; t++) {
+      const int64_t kh = h->k_first + t / w->taps * h->k_step, kw = w->k_first + t % w->taps * w->k_step;
+      to[t * BLOCK] = weight[(i * s->h.kernel + kh) * s->w.kernel + kw] * (scale ? scale[c] : 1.0f);
     }
   }
 }
 
+/* Calls for each phase of a pass with the place of its weights. */
+static void pack_pass(const conv_shape *s, const correlation *c, const float *scale, float *packed) {
+  for (int64_t i = 0; i < c->phases_h; i++)
+    for (int64_t k = 0; k < c->phases_w; k++) {
+      const conv_axis h = lamina_conv_axis(&s->h, c->backward, i), w = lamina_conv_axis(&s->w, c->backward, k);
+      pack_phase(s, &h, &w, scale, packed);
+      packed += h.taps * w.taps * round_up(s->groups * s->out, BLOCK);
+    }
+}
+
+void lamina_conv_depthwise_pack(const conv_shape *s) {
+  const lamina_epilogue *e = &s->node->epilogue;
+  float *packed = s->node->packed;
+  const correlation forward = lamina_conv_forward_pass(s), backward = lamina_conv_backward_data_pass(s);
+  memset(packed, 0, (size_t)lamina_conv_depthwise_floats(s) * sizeof(float));
+  pack_pass(s, &forward, e->parts & LAMINA_EPILOGUE_AFFINE ? e->scale : NULL, packed);
+  if (!s->backward || !lamina_conv_depthwise_gradients(s)) return;
+  memset(packed + s->backward, 0, (size_t)lamina_conv_depthwise_floats(s) * sizeof(float));
+  pack_pass(s, &backward, NULL, packed + s->backward);
+}
+
+static lamina_depthwise_axis kernel_axis(const conv_axis *axis, int64_t in) {
+  return (lamina_depthwise_axis){
+      .in = in, .taps = axis->taps, .stride = axis->stride, .first = axis->first, .step = axis->step};
+}
+
+int lamina_conv_depthwise_groups(const conv_shape *s) {
+  if (s->in < 2 || s->in != s->out || s->groups < 2 || s->in > BLOCK || s->in > s->kernels->vector_floats) return 0;
+  if (s->in == 16 && s->h.stride > 1) return 0; /* the GEMM tile is faster */
+  const conv_axis h = lamina_conv_axis(&s->h, 0, 0), w = lamina_conv_axis(&s->w, 0, 0);
+  const lamina_depthwise d = {.group = s->in, .h = kernel_axis(&h, s->h.in), .w = kernel_axis(&w, s->w.in)};
+  return s->kernels->depthwise->grouped(&d);
+}
+
+/* Rows r0 .. r1 of x, channels first .. first + count of the output, each one that of its group's input. */
+static const float *repeat_channels(const depthwise_job *j, const lamina_depthwise *d, int64_t r0, int64_t r1,
+                                    int64_t first, float *copy) {
+  const int64_t out = j->c.out, width = d->w.in;
+  float *to = copy;
+  for (int64_t r = r0; r < r1; r++)
+    for (int64_t q = 0; q < width; q++, to += d->channels) {
+      const float *from = d->x + r * d->x_row + q * d->x_pixel;
+      int64_t group = first / out, k = first % out;
+      for (int64_t c = 0; c < d->channels; c++) {
+        to[c] = from[group];
+        if (++k == out) k = 0, group++;
+      }
+    }
+  return copy;
+}
+
+/* Rows row0 .. row1 of a phase's grid. */
+static void run_phase(const depthwise_job *j, const lamina_depthwise *whole, const conv_axis *h, const conv_axis *w,
+                      int64_t row0, int64_t row1) {
+  const correlation *c = &j->c;
+  lamina_depthwise d = *whole;
+  row1 = layer_min(row1, h->count);
+  if (row0 >= row1 || w->count <= 0) return;
+  d.columns = w->count;
+  d.h = kernel_axis(h, c->in_h);
+  d.w = kernel_axis(w, c->in_w);
+  d.y += h->out_first * c->y.row + w->out_first * c->y.pixel;
+  if (d.add) d.add += h->out_first * c->add.row + w->out_first * c->add.pixel;
+  d.y_row = h->out_step * c->y.row;
+  d.y_pixel = w->out_step * c->y.pixel;
+  d.add_row = h->out_step * c->add.row;
+  d.add_pixel = w->out_step * c->add.pixel;
+  c->shape->kernels->depthwise->forward(&d, row0, row1);
+}
+
+static void run_task(void *arg, int64_t index, int thread) {
+  const depthwise_job *j = arg;
+  const correlation *c = &j->c;
+  const conv_shape *s = c->shape;
+  const int64_t c0 = index % j->channel_blocks * j->channels_block, n = index / j->channel_blocks / j->row_blocks;
+  const int64_t row0 = index / j->channel_blocks % j->row_blocks * j->rows_block;
+  const int64_t row1 = layer_min(row0 + j->rows_block, j->rows);
+  lamina_depthwise d = {.group = s->in,
+                        .channels = layer_min(j->channels_block, j->channels - c0),
+                        .x = c->x.data + n * c->x.image,
+                        .x_row = c->x.row,
+                        .x_pixel = c->x.pixel,
+                        .bias = c->bias ? c->bias + c0 : NULL,
+                        .add = c->add.data ? c->add.data + n * c->add.image + c0 : NULL,
+                        .y = c->y.data + n * c->y.image + c0,
+                        .lo = c->lo,
+                        .hi = c->hi};
+  if (j->copy_floats) {
+    const int64_t top = row0 * s->h.stride - s->h.pad, span = (s->h.kernel - 1) * s->h.dilation;
+    const int64_t r0 = layer_min(layer_max(top, 0), s->h.in);
+    const int64_t r1 = layer_min(top + (row1 - row0 - 1) * s->h.stride + span + 1, s->h.in);
+    float *copy = j->copies + thread * j->copy_floats;
+    d.w.in = s->w.in;
+    repeat_channels(j, &d, r0, r1, c0, copy);
+    d.x_pixel = d.channels;
+    d.x_row = s->w.in * d.channels;
+    d.x = copy - r0 * d.x_row;
+  } else {
+    d.x += c0;
+  }
+  d.weights = c->weights;
+  for (int64_t i = 0; i < c->phases_h; i++)
+    for (int64_t k = 0; k < c->phases_w; k++) {
+      const conv_axis h = lamina_conv_axis(&s->h, c->backward, i), w = lamina_conv_axis(&s->w, c->backward, k);
+      const float *weights = d.weights;
+      d.weights += c0 * h.taps * w.taps * s->in;
+      run_phase(j, &d, &h, &w, row0, row1);
+      d.weights = weights + h.taps * w.taps * s->in * round_up(j->channels, BLOCK);
+    }
+  if (!c->backward) lamina_conv_activate(c, n, row0, row1, c0, d.channels);
+}
+
+static void run(const correlation *c) {
+  const conv_shape *s = c->shape;
+  depthwise_job j = cut_up(s, c);
+  j.copies = s->node->workspace;
+  const int64_t tasks = s->images * j.channel_blocks * j.row_blocks;
+  layer_parallel(s->host, tasks, s->images * s->h.out * s->w.out * j.channels * s->in * taps_of(s), run_task, &j);
+}
+
+void lamina_conv_depthwise_forward(const conv_shape *s) {
+  const correlation c = lamina_conv_forward_pass(s);
+  run(&c);
+}
+
 void lamina_conv_depthwise_backward_data(const conv_shape *s) {
-  const int64_t rows = s->images * s->h.in;
-  layer_parallel(s->host, rows, rows * s->w.in * s->groups * taps_of(s), backward_data_row, (void *)s);
+  correlation c = lamina_conv_backward_data_pass(s);
+  if (c.accumulate) c.add = c.y;
+  run(&c);
 }
 
 /* Rows are summed apart and then added to their block's sum, which keeps the chains of additions short. */

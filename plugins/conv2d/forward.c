@@ -106,13 +106,13 @@ lamina_status lamina_conv_forward(const conv_shape *s) {
 }
 
 size_t lamina_conv_backward_data_workspace(const conv_shape *s) {
-  if (s->depthwise) return lamina_conv_depthwise_workspace(s);
+  if (lamina_conv_depthwise_gradients(s)) return lamina_conv_depthwise_workspace(s);
   const correlation c = lamina_conv_backward_data_pass(s);
   return lamina_conv_run_workspace(&c);
 }
 
 lamina_status lamina_conv_backward_data(const conv_shape *s) {
-  if (s->depthwise) {
+  if (lamina_conv_depthwise_gradients(s)) {
     lamina_conv_depthwise_backward_data(s);
     return LAMINA_OK;
   }

@@ -171,18 +171,16 @@ lamina_status lamina_conv_pack_weights(const conv_shape *s, float *forward, floa
 lamina_status lamina_conv_pack(const conv_shape *s) {
   const lamina_epilogue *e = &s->node->epilogue;
   const int64_t channels = s->groups * s->out;
-  float *packed = s->node->packed;
+  float *packed = s->node->packed, *backward = s->backward ? packed + s->backward : NULL;
   const float *bias = s->node->params[1].rank >= 0 ? s->node->params[1].data : NULL;
   for (int64_t o = 0; o < channels; o++) {
     packed[s->bias + (size_t)o] = bias ? bias[o] : 0;
     if (e->parts & LAMINA_EPILOGUE_AFFINE)
       packed[s->bias + (size_t)o] = packed[s->bias + (size_t)o] * e->scale[o] + e->shift[o];
   }
-  if (s->depthwise) {
-    lamina_conv_depthwise_pack(s);
-    return LAMINA_OK;
-  }
-  return lamina_conv_pack_weights(s, packed, s->backward ? packed + s->backward : NULL);
+  if (!s->depthwise) return lamina_conv_pack_weights(s, packed, backward);
+  lamina_conv_depthwise_pack(s);
+  return backward && !lamina_conv_depthwise_gradients(s) ? lamina_conv_pack_weights(s, NULL, backward) : LAMINA_OK;
 }
 
 void lamina_conv_unpack_panel(const conv_shape *s, const conv_partial *p, int64_t first, int64_t panel, int accumulate,

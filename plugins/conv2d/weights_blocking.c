@@ -111,7 +111,7 @@ size_t lamina_conv_backward_weights_workspace(const conv_shape *s) {
   size_t bytes;
   if (s->form) {
     bytes = lamina_conv_winograd_weights_workspace(s);
-  } else if (s->depthwise) {
+  } else if (lamina_conv_depthwise_gradients(s)) {
     bytes = lamina_conv_depthwise_workspace(s);
   } else {
     const weights_job j = lamina_conv_weights_job(s);

@@ -99,15 +99,15 @@ static double weight_line(const lamina_cpu *cpu, double bytes) {
 }
 
 double lamina_conv_winograd_cost(const conv_shape *s, const lamina_winograd_form *form) {
-  /* Multiply-adds of either transform, for each point; what a tile of the product costs beside its steps in depth, in
-     such steps. */
+  /* Multiply-adds of either transform, for each point and vector, and as many again for finding a tile's pixels; what a
+     tile of the product costs beside its steps in depth, in such steps. */
   enum { TRANSFORM_FLOPS = 6, TILE_STEPS = 6 };
   conv_shape shape = *s;
   shape.form = form;
   const correlation c = lamina_conv_forward_pass(&shape);
   const winograd_job j = describe(&c);
   const double vector = s->host->cpu->vector_floats, in = (double)s->in, out = (double)s->out;
-  const double weights = in * (double)(j.panels * j.gemm->nr) / vector, points = form->points * form->points;
+  const double weights = in * ceil(out / vector), points = form->points * form->points;
   const double bytes = 4 * in * out * (double)s->groups, images = (double)s->images;
   double cost = 0;
   for (int p = 0; p < form->points * form->points; p++) {
@@ -117,7 +117,7 @@ double lamina_conv_winograd_cost(const conv_shape *s, const lamina_winograd_form
     cost += weights * (rows > line * (double)j.blocks ? rows : line * (double)j.blocks);
   }
   cost *= 1 + TILE_STEPS / in;
-  const double lanes = ceil(in / vector) * (double)j.panel_blocks + ceil(out / vector);
+  const double lanes = (ceil(in / vector) + 1) * (double)j.panel_blocks + ceil(out / vector) + (double)j.panels;
   cost += (double)j.tiles * points * TRANSFORM_FLOPS * lanes;
   const double pixels = images * (double)(s->h.out * s->w.out);
   return cost / (9 * weights * (1 + TILE_STEPS / (9 * in)) * (pixels > 3 ? pixels : 3));
@@ -180,9 +180,9 @@ void lamina_conv_winograd_input(const winograd_task *task) {
   }
 }
 
-/* M(p) = V(p) * U(p) for the tiles that have the point. While a tile of the product runs, it fetches what the next point
+/* M(p) = V(p) * U(p), n columns, for the tiles that have the point. While a tile of the product runs, it fetches what the next point
    multiplies with. */
-static void multiply_point(const winograd_task *task, int point, const float *u, const float *next) {
+static void multiply_point(const winograd_task *task, int point, int64_t n, const float *u, const float *next) {
   const winograd_job *j = task->job;
   const int64_t nr = j->gemm->nr, depth = j->c->in;
   int64_t row0, row1;
@@ -197,7 +197,7 @@ static void multiply_point(const winograd_task *task, int point, const float *u,
                       .a_k = 1,
                       .b_k = nr,
                       .c_row = nr,
-                      .n = (int)nr,
+                      .n = (int)n,
                       .lo = -__builtin_inff(),
                       .hi = __builtin_inff()};
   for (int64_t i = 0; i < tiles; i++) {
@@ -269,8 +269,9 @@ static void run_task(void *arg, int64_t index, int thread) {
   const int64_t end = part(j->panels, j->panel_blocks, panel_block + 1);
   for (int64_t panel = part(j->panels, j->panel_blocks, panel_block); panel < end; panel++) {
     const float *u = group + panel * points * c->in * nr;
+    const int64_t n = layer_min(nr, round_up(c->out - panel * nr, c->shape->kernels->vector_floats));
     for (int p = 0; p < points; p++, u += c->in * nr)
-      multiply_point(&task, p, u, p + 1 < points || panel + 1 < end ? u + c->in * nr : NULL);
+      multiply_point(&task, p, n, u, p + 1 < points || panel + 1 < end ? u + c->in * nr : NULL);
     transform_output(&task, panel);
   }
 }

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "avx512.h"
+#include "vec.h"
+
+/* Written on the vec.h above. */
+#include "shared/depthwise_body.h"
+
+const lamina_depthwise_kernels lamina_avx512_depthwise = {
+    .forward = depthwise_forward,
+    .grouped = depthwise_grouped,
+};

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernel_cases.h"
+
+/* A call with its memory: x, y and add are columns of pixels, `gap` floats of NaN between them, so that row strides
+   differ from what the width would give. */
+typedef struct depthwise_case {
+  lamina_depthwise d;
+  int64_t rows, row0, row1;
+  matrix x, y, add;
+  guarded weights, bias;
+} depthwise_case;
+
+static int64_t between(test_random *r, int64_t lo, int64_t hi) { return lo + test_random_below(r, hi - lo + 1); }
+
+/* All widths with a kernel of their own, others, and taps that lie in the padding. */
+static lamina_depthwise_axis random_axis(test_random *r, int64_t *outputs) {
+  static const int64_t sizes[] = {3, 5, 7, 3, 5, 7, 1, 2, 4, 9};
+  lamina_depthwise_axis axis = {.in = between(r, 1, 33), .taps = sizes[test_random_below(r, 10)]};
+  axis.stride = test_random_below(r, 4) ? between(r, 1, 2) : between(r, 1, 4);
+  axis.step = test_random_below(r, 4) ? 1 : between(r, 1, 3);
+  axis.first = test_random_below(r, 8) ? -between(r, 0, axis.taps / 2) : between(r, -9, 5);
+  if (test_random_below(r, 12) == 0) axis.taps = 0; /* a phase of a gradient that no tap reaches */
+  *outputs = test_random_below(r, 4) ? (axis.in + axis.stride - 1) / axis.stride : between(r, 1, 20);
+  return axis;
+}
+
+/* Makes groups of several channels where the kernels have them. */
+static void random_group(const lamina_kernels *kernels, test_random *r, lamina_depthwise *d) {
+  const int64_t group = 1 << between(r, 1, 4);
+  if (test_random_below(r, 2)) { /* what all have */
+    d->h.taps = d->w.taps = 3;
+    d->h.step = d->w.step = 1;
+    d->h.stride = d->w.stride = between(r, 1, 2);
+  }
+  d->group = group;
+  if (d->channels < group || !kernels->depthwise->grouped(d)) d->group = 1;
+  d->channels = d->channels / d->group * d->group;
+}
+
+static void depthwise_new(const lamina_kernels *kernels, depthwise_case *k, test_random *r, guard_side side) {
+  static const int64_t channels[] = {1, 3, 4, 7, 8, 9, 15, 16, 17, 20, 24, 31, 32, 33, 40, 48, 50};
+  lamina_depthwise *d = &k->d;
+  *d = (lamina_depthwise){.group = 1, .channels = channels[test_random_below(r, 17)], .lo = -INFINITY, .hi = INFINITY};
+  d->h = random_axis(r, &k->rows);
+  d->w = random_axis(r, &d->columns);
+  random_group(kernels, r, d);
+  k->row0 = between(r, 0, k->rows - 1);
+  k->row1 = test_random_below(r, 2) ? k->rows : between(r, k->row0, k->rows);
+  if (test_random_below(r, 2)) k->row0 = 0;
+  const int64_t gap = test_random_below(r, 2) ? 0 : between(r, 1, 9), floats = (d->channels + 15) / 16 * 16;
+  k->x = matrix_random(r, d->h.in * d->w.in, d->channels, gap, side, -1, 1);
+  k->y = matrix_random(r, k->rows * d->columns, d->channels, gap, side, -1, 1);
+  k->add = matrix_random(r, k->rows * d->columns, d->channels, gap, side, -1, 1);
+  k->weights = guarded_new(floats * d->group * d->h.taps * d->w.taps, side);
+  k->bias = guarded_new(floats, side);
+  test_random_fill(r, k->weights.data, floats * d->group * d->h.taps * d->w.taps, -1, 1);
+  test_random_fill(r, k->bias.data, floats, -1, 1);
+  d->x = k->x.data;
+  d->x_pixel = k->x.ld;
+  d->x_row = d->w.in * k->x.ld;
+  d->y = k->y.data;
+  d->y_pixel = d->add_pixel = k->y.ld;
+  d->y_row = d->add_row = d->columns * k->y.ld;
+  d->weights = k->weights.data;
+  if (test_random_below(r, 2)) d->bias = k->bias.data;
+  if (test_random_below(r, 2)) d->add = test_random_below(r, 2) ? k->add.data : d->y;
+  if (test_random_below(r, 2)) d->lo = -0.25f, d->hi = 0.75f;
+}
+
+static void depthwise_free(depthwise_case *k) {
+  matrix_free(&k->x, "x");
+  matrix_free(&k->y, "y");
+  matrix_free(&k->add, "add");
+  ck_assert_msg(guarded_free(&k->weights) && guarded_free(&k->bias), "wrote to the weights' surroundings");
+}
+
+/* The sum in double and, in *size, of the magnitudes. */
+static double reference(const lamina_depthwise *d, int64_t row, int64_t column, int64_t c, double *size) {
+  double sum = d->bias ? (double)d->bias[c] : 0.0;
+  *size = fabs(sum);
+  const int64_t taps = d->h.taps * d->w.taps;
+  for (int64_t i = 0; i < taps * d->group; i++) {
+    const int64_t t = i % taps, k = i / taps;
+    const int64_t ih = row * d->h.stride + d->h.first + t / d->w.taps * d->h.step;
+    const int64_t iw = column * d->w.stride + d->w.first + t % d->w.taps * d->w.step;
+    if (ih < 0 || ih >= d->h.in || iw < 0 || iw >= d->w.in) continue;
+    const double product = (double)d->x[ih * d->x_row + iw * d->x_pixel + c / d->group * d->group + k] *
+                           (double)d->weights[((c / 16 * d->group + k) * taps + t) * 16 + c % 16];
+    sum += product;
+    *size += fabs(product);
+  }
+  return sum;
+}
+
+static void check_depthwise(const lamina_kernels *kernels, depthwise_case *k, int number) {
+  const lamina_depthwise *d = &k->d;
+  matrix before = matrix_copy(&k->y, GUARD_END);
+  kernels->depthwise->forward(d, k->row0, k->row1);
+  for (int64_t row = 0; row < k->rows; row++)
+    for (int64_t column = 0; column < d->columns; column++)
+      for (int64_t c = 0; c < d->channels; c++) {
+        const int64_t at = (row * d->columns + column) * k->y.ld + c;
+        double size = 0, want = (double)before.data[at];
+        if (row >= k->row0 && row < k->row1) {
+          want = reference(d, row, column, c, &size);
+          const double add = d->add == d->y ? (double)before.data[at] : (double)k->add.data[at];
+          if (d->add) want += add, size += fabs(add);
+          want = fmin(fmax(want, (double)d->lo), (double)d->hi);
+        }
+        const int64_t terms = d->group * d->h.taps * d->w.taps + 3;
+        assert_close(d->y[at], want, (double)terms * ROUNDING * size,
+                     "depthwise case %d, %lldx%lld taps, row %lld, column %lld, channel %lld of %lld", number,
+                     (long long)d->h.taps, (long long)d->w.taps, (long long)row, (long long)column, (long long)c,
+                     (long long)d->channels);
+      }
+  matrix_free(&before, "a copy");
+}
+
+START_TEST(depthwise_of_every_kind_equals_double) {
+  test_random r = test_random_for("depthwise");
+  for (int i = 0; i < 1500; i++) {
+    depthwise_case k;
+    depthwise_new(kernel_tables[_i], &k, &r, i % 2 ? GUARD_START : GUARD_END);
+    check_depthwise(kernel_tables[_i], &k, i);
+    depthwise_free(&k);
+  }
+}
+END_TEST
+
+/* Pixels a page apart, y like x or a line behind: the outputs of some channels wait while others are computed. */
+START_TEST(depthwise_equals_double_where_x_and_y_share_cache_sets) {
+  enum { PIXEL = 1024, SIDE = 11 };
+  test_random r = test_random_for("depthwise sets");
+  for (int i = 0; i < 40; i++) {
+    const int taps = i % 4 == 3 ? 5 : 3, stride = 1 + i % 2, out = (SIDE - 1) / stride + 1;
+    depthwise_case k = {.rows = out, .row1 = i % 5 ? out : out - 2};
+    const lamina_depthwise_axis axis = {.in = SIDE, .taps = taps, .stride = stride, .first = -(i % 3), .step = 1};
+    lamina_depthwise *d = &k.d;
+    *d = (lamina_depthwise){
+        .group = 1, .channels = between(&r, 1, 120), .columns = out, .h = axis, .w = axis, .lo = -2, .hi = 3};
+    k.x = matrix_random(&r, 2 * SIDE * SIDE, d->channels, PIXEL - d->channels, GUARD_END, -1, 1);
+    k.weights = guarded_new((d->channels + 15) / 16 * 16 * taps * taps, GUARD_END);
+    test_random_fill(&r, k.weights.data, (d->channels + 15) / 16 * 16 * taps * taps, -1, 1);
+    d->x = k.x.data;
+    d->y = k.x.data + SIDE * SIDE * PIXEL;
+    d->x_pixel = d->y_pixel = d->add_pixel = PIXEL;
+    d->x_row = SIDE * PIXEL;
+    d->y_row = d->add_row = out * PIXEL;
+    d->weights = k.weights.data;
+    if (i % 3 == 0) d->add = d->y;
+    k.y = (matrix){.data = d->y, .rows = out * out, .channels = d->channels, .ld = PIXEL};
+    k.y.memory.bytes = (size_t)((out * out - 1) * PIXEL + d->channels) * sizeof(float);
+    k.add = k.y;
+    check_depthwise(kernel_tables[_i], &k, i);
+    matrix_free(&k.x, "x");
+    ck_assert(guarded_free(&k.weights));
+  }
+}
+END_TEST
+
+/* What lies outside of the image is left out, not multiplied by zero; what is inside and not a number shows. */
+START_TEST(depthwise_keeps_nan_where_it_belongs) {
+  const lamina_kernels *kernels = kernel_tables[_i];
+  float x[9 * 16], y[9 * 16], weights[9 * 16];
+  for (int i = 0; i < 9 * 16; i++) x[i] = 1, weights[i] = i < 16 ? INFINITY : 1;
+  x[8 * 16 + 3] = NAN;
+  const lamina_depthwise_axis axis = {.in = 3, .taps = 3, .stride = 1, .first = -1, .step = 1};
+  const lamina_depthwise d = {.group = 1,
+                              .channels = 16,
+                              .columns = 3,
+                              .h = axis,
+                              .w = axis,
+                              .x = x,
+                              .x_row = 48,
+                              .x_pixel = 16,
+                              .weights = weights,
+                              .y = y,
+                              .y_row = 48,
+                              .y_pixel = 16,
+                              .lo = 0,
+                              .hi = 100};
+  kernels->depthwise->forward(&d, 0, 3);
+  ck_assert_msg(y[3] == 4 && y[16 + 3] == 6 && y[48 + 3] == 6, "padding was multiplied");
+  ck_assert_msg(isnan(y[8 * 16 + 3]) && isnan(y[4 * 16 + 3]) && !isnan(y[4 * 16 + 2]), "NaN was lost or spread");
+}
+END_TEST
+
+void add_depthwise_tests(TCase *tcase) {
+  tcase_add_loop_test(tcase, depthwise_of_every_kind_equals_double, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, depthwise_equals_double_where_x_and_y_share_cache_sets, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, depthwise_keeps_nan_where_it_belongs, 0, kernel_table_count);
+}
