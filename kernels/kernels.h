@@ -190,14 +190,29 @@ typedef struct lamina_eltwise_kernels {
   int (*all_finite)(int64_t n, const float *x);                                         /* nonzero if none is inf or NaN */
 } lamina_eltwise_kernels;
 
-/* One output pixel of a pooling window: x[t] points at the channels of tap t, `taps` of them inside the image. */
+/* Floats from a tap to the one below it, to the one at its right, and from a window to the next. */
+typedef struct lamina_pool_distance {
+  int64_t row, column, window;
+} lamina_pool_distance;
+
+/* A run of pooling windows of one row, all with the same rows x columns taps inside the image, at least one. */
+typedef struct lamina_pool_row {
+  int64_t windows, channels, rows, columns;
+  const float *x; /* tap (0, 0) of the first window; of dx the same */
+  lamina_pool_distance x_at, dx_at;
+  float *y; /* a pixel for each window, y_ld floats apart; backward reads it */
+  int64_t y_ld, dy_ld;
+  const float *dy;
+  float *dx;
+  float scale;
+  int overwrite; /* backward: no other window has these taps: set dx, instead of adding to it */
+} lamina_pool_row;
+
 typedef struct lamina_pool_kernels {
-  void (*max)(int64_t taps, const float *const *x, int64_t channels, float *y); /* NaN wins */
-  /* Adds dy to the dx of the first tap whose x equals y. */
-  void (*max_backward)(int64_t taps, const float *const *x, float *const *dx, int64_t channels, const float *y,
-                       const float *dy);
-  void (*average)(int64_t taps, const float *const *x, float scale, int64_t channels, float *y); /* y = scale * sum */
-  void (*average_backward)(int64_t taps, float *const *dx, float scale, int64_t channels, const float *dy); /* dx += scale * dy */
+  void (*max)(const lamina_pool_row *run);              /* reads x; NaN wins */
+  void (*max_backward)(const lamina_pool_row *run);     /* dy to the first tap, row by row, whose x equals y; 0 to others */
+  void (*average)(const lamina_pool_row *run);          /* y = scale * sum, down the columns first */
+  void (*average_backward)(const lamina_pool_row *run); /* scale * dy to each tap */
 } lamina_pool_kernels;
 
 typedef struct lamina_softmax_kernels {

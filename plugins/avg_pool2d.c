@@ -4,35 +4,17 @@
 #include "builtin.h"
 #include "window.h"
 
-#include <string.h>
-
 enum { ATTR_COUNT_INCLUDE_PAD = WINDOW_ATTRS };
-
-static void forward_pixel(const window_forward *walk, const window_taps *taps, float *y) {
-  int64_t channels = walk->win->channels;
-  if (taps->count > 0) {
-    float scale = window_scale(taps, walk->include_padding);
-    walk->kernels->pool->average(taps->count, taps->x, scale, channels, y);
-  } else {
-    memset(y, 0, (size_t)channels * sizeof(float));
-  }
-}
-
-static void backward_pixel(const window_backward *walk, const window_taps *taps, const float *y, const float *dy) {
-  (void)y;
-  float scale = window_scale(taps, walk->include_padding);
-  if (taps->count > 0) walk->kernels->pool->average_backward(taps->count, taps->dx, scale, walk->win->channels, dy);
-}
 
 static lamina_status forward(const lamina_node *node) {
   lamina_status status;
-  const window win = window_of(node, NULL);
-  window_forward walk = {.win = &win, .kernels = layer_kernels(node, &status), .pixel = forward_pixel};
+  const lamina_kernels *kernels = layer_kernels(node, &status);
   if (status != LAMINA_OK) return status;
+  const window win = window_of(node, NULL);
+  window_forward walk = {.win = &win, .kernel = kernels->pool->average};
   walk.x = layer_rows(&node->inputs[0]);
   walk.y = layer_rows(&node->outputs[0]);
   walk.include_padding = node->attrs[ATTR_COUNT_INCLUDE_PAD].i != 0;
-  walk.taps = node->workspace;
   window_run_forward(node->host, &walk);
   return LAMINA_OK;
 }
@@ -40,15 +22,14 @@ static lamina_status forward(const lamina_node *node) {
 static lamina_status backward(const lamina_node *node) {
   if (!layer_needs_input(node, 0)) return LAMINA_OK;
   lamina_status status;
-  const window win = window_of(node, NULL);
-  window_backward walk = {.win = &win, .kernels = layer_kernels(node, &status), .pixel = backward_pixel};
+  const lamina_kernels *kernels = layer_kernels(node, &status);
   if (status != LAMINA_OK) return status;
+  const window win = window_of(node, NULL);
+  window_backward walk = {.win = &win, .kernel = kernels->pool->average_backward};
   walk.dy = layer_rows(&node->d_outputs[0]);
   walk.dx = layer_rows(&node->d_inputs[0]);
   walk.accumulate = layer_accumulates(node, 0);
   walk.include_padding = node->attrs[ATTR_COUNT_INCLUDE_PAD].i != 0;
-  walk.taps = node->workspace;
-  walk.d_taps = (float **)(walk.taps + node->host->threads(node->host) * win.max_taps);
   window_run_backward(node->host, &walk);
   return LAMINA_OK;
 }
@@ -57,7 +38,8 @@ static lamina_status infer(lamina_node *node) { return window_infer(node, NULL);
 
 static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   const window win = window_of(node, NULL);
-  return window_cost(node, &win, cost, "by output pixel");
+  window_cost(&win, cost);
+  return LAMINA_OK;
 }
 
 static const lamina_attr count_include_pad = {

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* global_avg_pool: (N, ..., C) -> (N, C), the mean over all positions. Sums are fp32 in blocks of rows and double
-   across blocks, in a fixed order. */
+/* global_avg_pool: (N, ..., C) -> (N, C), the mean over all positions. A small map is one pooling window, which adds up
+   its lines and then their sums. Sums of others are fp32 in blocks of rows and double across blocks, in a fixed order. */
 #include "builtin.h"
 #include "layer.h"
 
 #include <string.h>
 
-enum { BLOCK_ROWS = 256, BLOCK_CHANNELS = 256 };
+enum { BLOCK_ROWS = 256, BLOCK_CHANNELS = 256, WINDOW_TAPS = 64 /* along a line, and lines */ };
 
 typedef struct walk {
   const lamina_kernels *kernels;
   layer_matrix map, pooled; /* x and y, or dx and dy */
   int64_t positions;        /* rows of the map for each image */
+  int64_t line;             /* positions along the last axis but the channels */
   int64_t parts;            /* channel blocks (forward) or row blocks (backward) of an image */
   int accumulate;
 } walk;
@@ -32,6 +33,21 @@ static void forward_task(void *arg, int64_t index, int thread) {
   }
   double scale = 1.0 / (double)w->positions;
   for (int64_t i = 0; i < channels; i++) y[i] = (float)(sum[i] * scale);
+}
+
+static void window_task(void *arg, int64_t index, int thread) {
+  (void)thread;
+  const walk *w = arg;
+  int64_t image = index / w->parts, c = index % w->parts * BLOCK_CHANNELS;
+  lamina_pool_row window = {.windows = 1, .rows = w->line, .columns = w->positions / w->line};
+  window.channels = layer_min(BLOCK_CHANNELS, w->map.channels - c);
+  window.x = w->map.data + image * w->positions * w->map.ld + c;
+  window.x_at.row = w->map.ld;
+  window.x_at.column = w->line * w->map.ld;
+  window.y = w->pooled.data + image * w->pooled.ld + c;
+  window.y_ld = w->pooled.ld;
+  window.scale = (float)(1.0 / (double)w->positions);
+  w->kernels->pool->average(&window);
 }
 
 static void backward_task(void *arg, int64_t index, int thread) {
@@ -63,8 +79,10 @@ static lamina_status forward(const lamina_node *node) {
   w.map = layer_rows(&node->inputs[0]);
   w.pooled = layer_rows(&node->outputs[0]);
   w.positions = w.map.rows / w.pooled.rows;
+  w.line = node->inputs[0].dim[node->inputs[0].rank - 2];
   w.parts = layer_ceil_div(w.map.channels, BLOCK_CHANNELS);
-  layer_parallel(node->host, w.pooled.rows * w.parts, w.map.rows * w.map.channels, forward_task, &w);
+  int small = w.line <= WINDOW_TAPS && w.positions / w.line <= WINDOW_TAPS;
+  layer_parallel(node->host, w.pooled.rows * w.parts, w.map.rows * w.map.channels, small ? window_task : forward_task, &w);
   return LAMINA_OK;
 }
 

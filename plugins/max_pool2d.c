@@ -8,26 +8,14 @@
 
 enum { ATTR_DILATION = WINDOW_ATTRS };
 
-static void forward_pixel(const window_forward *walk, const window_taps *taps, float *y) {
-  if (taps->count > 0) {
-    walk->kernels->pool->max(taps->count, taps->x, walk->win->channels, y);
-  } else {
-    for (int64_t c = 0; c < walk->win->channels; c++) y[c] = -INFINITY;
-  }
-}
-
-static void backward_pixel(const window_backward *walk, const window_taps *taps, const float *y, const float *dy) {
-  if (taps->count > 0) walk->kernels->pool->max_backward(taps->count, taps->x, taps->dx, walk->win->channels, y, dy);
-}
-
 static lamina_status forward(const lamina_node *node) {
   lamina_status status;
-  const window win = window_of(node, &node->attrs[ATTR_DILATION]);
-  window_forward walk = {.win = &win, .kernels = layer_kernels(node, &status), .pixel = forward_pixel};
+  const lamina_kernels *kernels = layer_kernels(node, &status);
   if (status != LAMINA_OK) return status;
+  const window win = window_of(node, &node->attrs[ATTR_DILATION]);
+  window_forward walk = {.win = &win, .kernel = kernels->pool->max, .empty = -INFINITY};
   walk.x = layer_rows(&node->inputs[0]);
   walk.y = layer_rows(&node->outputs[0]);
-  walk.taps = node->workspace;
   window_run_forward(node->host, &walk);
   return LAMINA_OK;
 }
@@ -35,16 +23,15 @@ static lamina_status forward(const lamina_node *node) {
 static lamina_status backward(const lamina_node *node) {
   if (!layer_needs_input(node, 0)) return LAMINA_OK;
   lamina_status status;
-  const window win = window_of(node, &node->attrs[ATTR_DILATION]);
-  window_backward walk = {.win = &win, .kernels = layer_kernels(node, &status), .pixel = backward_pixel};
+  const lamina_kernels *kernels = layer_kernels(node, &status);
   if (status != LAMINA_OK) return status;
+  const window win = window_of(node, &node->attrs[ATTR_DILATION]);
+  window_backward walk = {.win = &win, .kernel = kernels->pool->max_backward};
   walk.x = layer_rows(&node->inputs[0]);
   walk.y = layer_rows(&node->outputs[0]);
   walk.dy = layer_rows(&node->d_outputs[0]);
   walk.dx = layer_rows(&node->d_inputs[0]);
   walk.accumulate = layer_accumulates(node, 0);
-  walk.taps = node->workspace;
-  walk.d_taps = (float **)(walk.taps + node->host->threads(node->host) * win.max_taps);
   window_run_backward(node->host, &walk);
   return LAMINA_OK;
 }
@@ -53,7 +40,8 @@ static lamina_status infer(lamina_node *node) { return window_infer(node, &node-
 
 static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   const window win = window_of(node, &node->attrs[ATTR_DILATION]);
-  return window_cost(node, &win, cost, "by output pixel");
+  window_cost(&win, cost);
+  return LAMINA_OK;
 }
 
 static const lamina_attr dilation = {.size = sizeof(lamina_attr),

@@ -49,7 +49,7 @@ static int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t
 window window_of(const lamina_node *node, const lamina_value *dilation) {
   const int64_t *dim = node->inputs[0].dim;
   window win = {.images = dim[0], .h = dim[1], .w = dim[2], .channels = dim[3]};
-  int64_t out[2], taps[2];
+  int64_t out[2];
   for (int i = 0; i < 2; i++) {
     win.kernel[i] = node->attrs[WINDOW_KERNEL].ints[i];
     win.stride[i] = node->attrs[WINDOW_STRIDE].ints[i];
@@ -58,11 +58,9 @@ window window_of(const lamina_node *node, const lamina_value *dilation) {
     win.dilation[i] = dilation ? dilation->ints[i] : 1;
     out[i] = output_size(dim[1 + i], win.kernel[i], win.stride[i], win.padding[i], win.dilation[i],
                          node->attrs[WINDOW_CEIL_MODE].i != 0);
-    taps[i] = layer_min(win.kernel[i], dim[1 + i]);
   }
   win.oh = out[0];
   win.ow = out[1];
-  win.max_taps = taps[0] * taps[1];
   return win;
 }
 
@@ -92,20 +90,14 @@ lamina_status window_infer(lamina_node *node, const lamina_value *dilation) {
   return LAMINA_OK;
 }
 
-lamina_status window_cost(const lamina_node *node, const window *win, lamina_cost *cost, const char *algorithm) {
+void window_cost(const window *win, lamina_cost *cost) {
   double out = (double)win->images * (double)win->oh * (double)win->ow * (double)win->channels;
   double in = (double)win->images * (double)win->h * (double)win->w * (double)win->channels;
   cost->flops = out * (double)win->kernel[0] * (double)win->kernel[1];
   cost->bytes = (in + out) * sizeof(float);
   cost->backward_flops = cost->flops;
   cost->backward_bytes = 2 * cost->bytes;
-  cost->algorithm = algorithm;
-  size_t lists = (size_t)node->host->threads(node->host) * (sizeof(float *) + sizeof(const float *));
-  if (__builtin_mul_overflow(lists, (size_t)win->max_taps, &cost->workspace)) {
-    return node->host->fail(node->host, LAMINA_OUT_OF_MEMORY, "a window of %lld taps is too large",
-                            (long long)win->max_taps);
-  }
-  return LAMINA_OK;
+  cost->algorithm = "by row of windows";
 }
 
 /* The part of a window along one axis that lies inside 0 .. size - 1: taps first .. first + count - 1. */
@@ -124,35 +116,62 @@ static span span_of(const window *win, int axis, int64_t out) {
   return s;
 }
 
-/* Collects the taps of one pixel; x and dx (either may have NULL data) begin at the image and channel that are wanted.
- */
-static void collect(const window *win, span v, span h, const float *x, int64_t x_ld, float *dx, int64_t dx_ld,
-                    window_taps *taps) {
-  int64_t n = 0;
-  for (int64_t i = 0; i < v.count; i++) {
-    int64_t row = (v.start + (v.first + i) * win->dilation[0]) * win->w + h.start + h.first * win->dilation[1];
-    for (int64_t j = 0; j < h.count; j++, n++) {
-      int64_t pixel = row + j * win->dilation[1];
-      if (x) taps->x[n] = x + pixel * x_ld;
-      if (dx) taps->dx[n] = dx + pixel * dx_ld;
+/* The windows first .. end - 1 of every row are those that have all their columns inside the image. */
+static void whole_windows(const window *win, int64_t *first, int64_t *end) {
+  int64_t last = win->w - 1 - (win->kernel[1] - 1) * win->dilation[1] + win->padding[1];
+  *first = layer_min(win->ow, layer_ceil_div(win->padding[1], win->stride[1]));
+  *end = last < 0 ? *first : layer_max(*first, layer_min(win->ow, last / win->stride[1] + 1));
+}
+
+static int64_t tap_of(const window *win, span v, span h, int64_t ld) {
+  int64_t row = v.start + v.first * win->dilation[0], column = h.start + h.first * win->dilation[1];
+  return (row * win->w + column) * ld;
+}
+
+static lamina_pool_distance distance_of(const window *win, int64_t ld) {
+  return (lamina_pool_distance){
+      .row = win->dilation[0] * win->w * ld, .column = win->dilation[1] * ld, .window = win->stride[1] * ld};
+}
+
+/* Sets the taps of the run of equal windows that starts at window ow; none are left where all taps are in the padding. */
+static void run_from(const window *win, span v, int64_t ow, int include_padding, lamina_pool_row *run, span *h) {
+  int64_t first, end;
+  whole_windows(win, &first, &end);
+  *h = span_of(win, 1, ow);
+  run->windows = ow >= first && ow < end ? end - ow : 1;
+  run->channels = win->channels;
+  run->rows = v.count;
+  run->columns = h->count;
+  int64_t taps = include_padding ? v.padded * h->padded : v.count * h->count;
+  run->scale = taps > 0 ? (float)(1.0 / (double)taps) : 0.0f;
+}
+
+/* `x` and `y` are those of the image and of the row. */
+static void forward_row(const window_forward *walk, span v, const float *x, float *y) {
+  const window *win = walk->win;
+  lamina_pool_row run = {.x_at = distance_of(win, walk->x.ld), .y_ld = walk->y.ld};
+  for (int64_t ow = 0; ow < win->ow; ow += run.windows) {
+    span h;
+    run_from(win, v, ow, walk->include_padding, &run, &h);
+    run.y = y + ow * walk->y.ld;
+    if (run.rows > 0 && run.columns > 0) {
+      run.x = x + tap_of(win, v, h, walk->x.ld);
+      walk->kernel(&run);
+      continue;
     }
+    for (int64_t i = 0; i < run.windows; i++)
+      for (int64_t c = 0; c < win->channels; c++) run.y[i * walk->y.ld + c] = walk->empty;
   }
-  taps->count = n;
-  taps->padded_area = v.padded * h.padded;
 }
 
 static void forward_task(void *arg, int64_t index, int thread) {
+  (void)thread;
   const window_forward *walk = arg;
   const window *win = walk->win;
-  window_taps taps = {.x = walk->taps + thread * win->max_taps};
   int64_t end = layer_min((index + 1) * walk->rows_per_task, win->images * win->oh);
   for (int64_t row = index * walk->rows_per_task; row < end; row++) {
     const float *image = walk->x.data + row / win->oh * win->h * win->w * walk->x.ld;
-    span v = span_of(win, 0, row % win->oh);
-    for (int64_t ow = 0; ow < win->ow; ow++) {
-      collect(win, v, span_of(win, 1, ow), image, walk->x.ld, NULL, 0, &taps);
-      walk->pixel(walk, &taps, walk->y.data + (row * win->ow + ow) * walk->y.ld);
-    }
+    forward_row(walk, span_of(win, 0, row % win->oh), image, walk->y.data + row * win->ow * walk->y.ld);
   }
 }
 
@@ -176,6 +195,11 @@ static int64_t end_row(const window_backward *walk, int64_t band) {
   return layer_min(win->h, layer_max(0, last + win->dilation[0] * (win->kernel[0] - 1) + 1));
 }
 
+static void zero_pixels(const window_backward *walk, int64_t first, int64_t end) {
+  for (int64_t pixel = first; pixel < end; pixel++)
+    memset(walk->dx.data + pixel * walk->dx.ld, 0, (size_t)walk->win->channels * sizeof(float));
+}
+
 /* Even bands zero all that they touch; odd ones what is left between them. */
 static void zero_band(const window_backward *walk, int64_t image, int64_t band) {
   const window *win = walk->win;
@@ -184,33 +208,59 @@ static void zero_band(const window_backward *walk, int64_t image, int64_t band) 
     begin = end_row(walk, band - 1);
     end = band + 1 < walk->bands ? first_row(walk, band + 1) : win->h;
   }
-  for (int64_t pixel = (image * win->h + begin) * win->w; pixel < (image * win->h + end) * win->w; pixel++) {
-    memset(walk->dx.data + pixel * walk->dx.ld, 0, (size_t)win->channels * sizeof(float));
+  zero_pixels(walk, (image * win->h + begin) * win->w, (image * win->h + end) * win->w);
+}
+
+/* Where windows overwrite dx: zeros for the columns and the rows behind the last windows. */
+static void zero_uncovered(const window_backward *walk, int64_t image, int64_t band, int64_t end) {
+  const window *win = walk->win;
+  int64_t columns = layer_min(win->w, win->ow * win->stride[1] - win->padding[1]);
+  int64_t first_row = layer_max(0, band * walk->band_rows * win->stride[0] - win->padding[0]);
+  int64_t end_row = layer_min(win->h, end * win->stride[0] - win->padding[0]);
+  for (int64_t row = first_row; row < end_row && columns < win->w; row++) {
+    int64_t first = (image * win->h + row) * win->w;
+    zero_pixels(walk, first + columns, first + win->w);
+  }
+  if (end == win->oh) zero_pixels(walk, (image * win->h + end_row) * win->w, (image + 1) * win->h * win->w);
+}
+
+/* `image` is the first pixel of the image, `row` that of the row of windows. */
+static void backward_row(const window_backward *walk, span v, int64_t image, int64_t row) {
+  const window *win = walk->win;
+  lamina_pool_row run = {.x_at = distance_of(win, walk->x.ld), .dx_at = distance_of(win, walk->dx.ld)};
+  run.y_ld = walk->y.ld;
+  run.dy_ld = walk->dy.ld;
+  run.overwrite = walk->overwrite;
+  for (int64_t ow = 0; ow < win->ow; ow += run.windows) {
+    span h;
+    run_from(win, v, ow, walk->include_padding, &run, &h);
+    if (run.rows == 0 || run.columns == 0) continue;
+    run.dx = walk->dx.data + image * walk->dx.ld + tap_of(win, v, h, walk->dx.ld);
+    run.dy = walk->dy.data + (row + ow) * walk->dy.ld;
+    if (walk->x.data) run.x = walk->x.data + image * walk->x.ld + tap_of(win, v, h, walk->x.ld);
+    if (walk->y.data) run.y = walk->y.data + (row + ow) * walk->y.ld;
+    walk->kernel(&run);
   }
 }
 
 static void backward_task(void *arg, int64_t index, int thread) {
+  (void)thread;
   const window_backward *walk = arg;
   const window *win = walk->win;
-  window_taps taps = {.x = walk->taps + thread * win->max_taps, .dx = walk->d_taps + thread * win->max_taps};
   int64_t half = (walk->bands + 1 - walk->odd) / 2, image = index / half, band = index % half * 2 + walk->odd;
-  int64_t first = image * win->h * win->w, end = layer_min((band + 1) * walk->band_rows, win->oh);
-  const float *x = walk->x.data ? walk->x.data + first * walk->x.ld : NULL;
-  float *dx = walk->dx.data + first * walk->dx.ld;
-  if (!walk->accumulate) zero_band(walk, image, band);
-  for (int64_t oh = band * walk->band_rows; oh < end; oh++) {
-    span v = span_of(win, 0, oh);
-    for (int64_t ow = 0; ow < win->ow; ow++) {
-      int64_t out = (image * win->oh + oh) * win->ow + ow;
-      collect(win, v, span_of(win, 1, ow), x, walk->x.ld, dx, walk->dx.ld, &taps);
-      walk->pixel(walk, &taps, walk->y.data ? walk->y.data + out * walk->y.ld : NULL,
-                  walk->dy.data + out * walk->dy.ld);
-    }
-  }
+  int64_t end = layer_min((band + 1) * walk->band_rows, win->oh);
+  if (walk->overwrite)
+    zero_uncovered(walk, image, band, end);
+  else if (!walk->accumulate)
+    zero_band(walk, image, band);
+  for (int64_t oh = band * walk->band_rows; oh < end; oh++)
+    backward_row(walk, span_of(win, 0, oh), image * win->h * win->w, (image * win->oh + oh) * win->ow);
 }
 
 void window_run_backward(const lamina_host *host, window_backward *walk) {
   const window *win = walk->win;
+  walk->overwrite = !walk->accumulate && win->stride[0] == win->kernel[0] && win->stride[1] == win->kernel[1] &&
+                    win->dilation[0] == 1 && win->dilation[1] == 1;
   int64_t reach = win->dilation[0] * (win->kernel[0] - 1) + 1;
   int64_t rows = layer_ceil_div(layer_ceil_div(4 * LAYER_TASK_FLOATS, win->w * win->channels), win->stride[0]);
   walk->band_rows = layer_max(rows, layer_ceil_div(reach, win->stride[0]));

@@ -62,6 +62,8 @@ static inline vm vf_eq(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 static inline vm vf_isnan(vf a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
 static inline vf vf_select(vm m, vf yes, vf no) { return _mm256_blendv_ps(no, yes, m); }
 static inline vf vf_keep(vm m, vf a) { return _mm256_and_ps(m, a); } /* a where m, zero elsewhere */
+/* The larger one; NaN if either is. */
+static inline vf vf_larger(vf a, vf b) { return vf_select(vf_isnan(a), a, vf_max(a, b)); }
 
 /* The nearest integer, ties to even. */
 static inline vf vf_round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

@@ -60,6 +60,8 @@ static inline vm vf_eq(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ)
 static inline vm vf_isnan(vf a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 static inline vf vf_select(vm m, vf yes, vf no) { return _mm512_mask_blend_ps(m, no, yes); }
 static inline vf vf_keep(vm m, vf a) { return _mm512_maskz_mov_ps(m, a); } /* a where m, zero elsewhere */
+/* The larger one; NaN if either is. */
+static inline vf vf_larger(vf a, vf b) { return _mm512_mask_max_ps(a, _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a, b); }
 
 /* The nearest integer, ties to even. */
 static inline vf vf_round(vf a) { return _mm512_roundscale_ps(a, 8); }

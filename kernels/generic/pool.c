@@ -1,38 +1,66 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One output pixel of a pooling window, all channels: the specification of the pool group. */
+/* A run of pooling windows, all channels: the specification of the pool group. */
 #include "generic.h"
 
 #include <math.h>
 
-static void max(int64_t taps, const float *const *x, int64_t channels, float *y) {
-  for (int64_t c = 0; c < channels; c++) {
-    float best = -INFINITY;
-    for (int64_t t = 0; t < taps; t++)
-      if (x[t][c] > best || isnan(x[t][c])) best = x[t][c]; /* once NaN, no comparison replaces it */
-    y[c] = best;
-  }
+static int64_t tap(const lamina_pool_distance *at, int64_t w, int64_t i, int64_t j) {
+  return w * at->window + i * at->row + j * at->column;
 }
 
-static void max_backward(int64_t taps, const float *const *x, float *const *dx, int64_t channels, const float *y,
-                         const float *dy) {
-  for (int64_t c = 0; c < channels; c++) {
-    int64_t t = 0;
-    while (t < taps && x[t][c] != y[c]) t++;
-    if (t < taps) dx[t][c] += dy[c];
-  }
+static void max(const lamina_pool_row *run) {
+  for (int64_t w = 0; w < run->windows; w++)
+    for (int64_t c = 0; c < run->channels; c++) {
+      float best = -INFINITY;
+      for (int64_t i = 0; i < run->rows; i++)
+        for (int64_t j = 0; j < run->columns; j++) {
+          float x = run->x[tap(&run->x_at, w, i, j) + c];
+          if (x > best || isnan(x)) best = x; /* once NaN, no comparison replaces it */
+        }
+      run->y[w * run->y_ld + c] = best;
+    }
 }
 
-static void average(int64_t taps, const float *const *x, float scale, int64_t channels, float *y) {
-  for (int64_t c = 0; c < channels; c++) {
-    float sum = 0.0f;
-    for (int64_t t = 0; t < taps; t++) sum += x[t][c];
-    y[c] = scale * sum;
-  }
+static void max_backward(const lamina_pool_row *run) {
+  for (int64_t w = 0; w < run->windows; w++)
+    for (int64_t c = 0; c < run->channels; c++) {
+      const float best = run->y[w * run->y_ld + c], gradient = run->dy[w * run->dy_ld + c];
+      int open = 1;
+      for (int64_t i = 0; i < run->rows; i++)
+        for (int64_t j = 0; j < run->columns; j++) {
+          float *dx = run->dx + tap(&run->dx_at, w, i, j) + c;
+          int hit = open && run->x[tap(&run->x_at, w, i, j) + c] == best;
+          float share = hit ? gradient : 0.0f;
+          *dx = run->overwrite ? share : *dx + share;
+          if (hit) open = 0;
+        }
+    }
 }
 
-static void average_backward(int64_t taps, float *const *dx, float scale, int64_t channels, const float *dy) {
-  for (int64_t t = 0; t < taps; t++)
-    for (int64_t c = 0; c < channels; c++) dx[t][c] += scale * dy[c];
+/* Down the columns first, then their sums. */
+static void average(const lamina_pool_row *run) {
+  for (int64_t w = 0; w < run->windows; w++)
+    for (int64_t c = 0; c < run->channels; c++) {
+      float sum = 0.0f;
+      for (int64_t j = 0; j < run->columns; j++) {
+        float column = 0.0f;
+        for (int64_t i = 0; i < run->rows; i++) column += run->x[tap(&run->x_at, w, i, j) + c];
+        sum += column;
+      }
+      run->y[w * run->y_ld + c] = run->scale * sum;
+    }
+}
+
+static void average_backward(const lamina_pool_row *run) {
+  for (int64_t w = 0; w < run->windows; w++)
+    for (int64_t i = 0; i < run->rows; i++)
+      for (int64_t j = 0; j < run->columns; j++) {
+        float *dx = run->dx + tap(&run->dx_at, w, i, j);
+        for (int64_t c = 0; c < run->channels; c++) {
+          float share = run->scale * run->dy[w * run->dy_ld + c];
+          dx[c] = run->overwrite ? share : dx[c] + share;
+        }
+      }
 }
 
 const lamina_pool_kernels lamina_generic_pool = {

@@ -3,6 +3,7 @@
 #include "vec.h"
 
 /* Written on the vec.h above. */
+#include "shared/pool_backward_body.h"
 #include "shared/pool_body.h"
 
 const lamina_pool_kernels lamina_neon_pool = {

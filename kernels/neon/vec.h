@@ -75,6 +75,8 @@ static inline vm vf_isnan(vf a) { return vmvnq_u32(vceqq_f32(a, a)); }
 static inline vf vf_select(vm m, vf yes, vf no) { return vbslq_f32(m, yes, no); }
 /* a where m, zero elsewhere */
 static inline vf vf_keep(vm m, vf a) { return vreinterpretq_f32_u32(vandq_u32(m, vreinterpretq_u32_f32(a))); }
+/* The larger one; NaN if either is. */
+static inline vf vf_larger(vf a, vf b) { return vmaxq_f32(a, b); }
 
 /* The nearest integer, ties to even. */
 static inline vf vf_round(vf a) { return vrndnq_f32(a); }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file pool_body.h
- * One output pixel of a pooling window, on vec.h. x[t] is a run of `channels` floats; four vectors of channels are kept
- * in registers while the taps pass. Cost: one load for each tap and channel.
+ * A run of pooling windows of one row, on vec.h. Up to four vectors of channels are kept in registers while the taps
+ * pass, first down the columns, then from column to column. Windows of three columns that overlap share the columns'
+ * results. Cost: one load for each tap that no other window of the run shares, and channel.
  */
 #ifndef LAMINA_SHARED_POOL_BODY_H
 #define LAMINA_SHARED_POOL_BODY_H
@@ -10,87 +11,127 @@
 #include "kernels.h"
 #include "vec_inline.h"
 
-#include <math.h>
+enum {
+  POOL_VECTORS = 4,
+  /* Windows that share columns are walked with one block of channels in registers; so many of them stay in cache until
+     the next block's turn. */
+  POOL_CHUNK = 16
+};
 
-enum { POOL_VECTORS = 4 };
+/* A block of channels: whole vectors at c, c + VF_LEN, ..., the last of them at c + last, or `tail` channels alone. */
+typedef struct pool_block {
+  int64_t c, last;
+  int tail;
+} pool_block;
 
-/* The larger one; NaN if either is. */
-VEC_INLINE vf pool_larger(vf best, vf x) { return vf_select(vf_isnan(best), best, vf_max(best, x)); }
+VEC_INLINE int64_t pool_at(int v, int vectors, const pool_block *b) { return v + 1 < vectors ? v * VF_LEN : b->last; }
 
-VEC_INLINE void pool_reduce_block(int is_max, int vectors, int64_t taps, const float *const *x, float scale, int64_t c,
-                                  float *y) {
-  vf r[POOL_VECTORS];
-  for (int v = 0; v < vectors; v++) r[v] = is_max ? vf_set1(-INFINITY) : vf_zero();
-  for (int64_t t = 0; t < taps; t++) {
-    const float *p = x[t] + c;
-    for (int v = 0; v < vectors; v++) {
-      vf next = vf_load(p + v * VF_LEN);
-      r[v] = is_max ? pool_larger(r[v], next) : vf_add(r[v], next);
-    }
-  }
-  for (int v = 0; v < vectors; v++) vf_store(y + c + v * VF_LEN, is_max ? r[v] : vf_mul(vf_set1(scale), r[v]));
+VEC_INLINE vf pool_load(const float *p, int v, int vectors, const pool_block *b) {
+  return vectors ? vf_load(p + pool_at(v, vectors, b)) : vf_load_n(p, b->tail);
 }
 
-VEC_INLINE void pool_reduce(int is_max, int64_t taps, const float *const *x, float scale, int64_t channels, float *y) {
-  int64_t c = 0;
-  for (; c + POOL_VECTORS * VF_LEN <= channels; c += POOL_VECTORS * VF_LEN)
-    pool_reduce_block(is_max, POOL_VECTORS, taps, x, scale, c, y);
-  for (; c + VF_LEN <= channels; c += VF_LEN) pool_reduce_block(is_max, 1, taps, x, scale, c, y);
-  if (c < channels) {
-    const int tail = (int)(channels - c);
-    vf r = is_max ? vf_set1(-INFINITY) : vf_zero();
-    for (int64_t t = 0; t < taps; t++) {
-      vf next = vf_load_n(x[t] + c, tail);
-      r = is_max ? pool_larger(r, next) : vf_add(r, next);
-    }
-    vf_store_n(y + c, is_max ? r : vf_mul(vf_set1(scale), r), tail);
-  }
+VEC_INLINE void pool_store(float *p, vf value, int v, int vectors, const pool_block *b) {
+  if (vectors)
+    vf_store(p + pool_at(v, vectors, b), value);
+  else
+    vf_store_n(p, value, b->tail);
 }
 
-static void pool_max(int64_t taps, const float *const *x, int64_t channels, float *y) {
-  pool_reduce(1, taps, x, 1.0f, channels, y);
-}
+VEC_INLINE vf pool_join(int is_max, vf a, vf b) { return is_max ? vf_larger(a, b) : vf_add(a, b); }
 
-static void pool_average(int64_t taps, const float *const *x, float scale, int64_t channels, float *y) {
-  pool_reduce(0, taps, x, scale, channels, y);
-}
-
-/* `open` are the channels whose tap has not been found yet. */
-static void pool_max_backward(int64_t taps, const float *const *x, float *const *dx, int64_t channels, const float *y,
-                              const float *dy) {
-  int64_t c = 0;
-  for (; c + VF_LEN <= channels; c += VF_LEN) {
-    const vf best = vf_load(y + c), gradient = vf_load(dy + c);
-    vm open = vm_first(VF_LEN);
-    for (int64_t t = 0; t < taps; t++) {
-      vm hit = vm_and(open, vf_eq(vf_load(x[t] + c), best));
-      vf_store(dx[t] + c, vf_add(vf_load(dx[t] + c), vf_keep(hit, gradient)));
-      open = vm_andnot(hit, open);
-    }
-  }
-  if (c < channels) {
-    const int tail = (int)(channels - c);
-    const vf best = vf_load_n(y + c, tail), gradient = vf_load_n(dy + c, tail);
-    vm open = vm_first(tail);
-    for (int64_t t = 0; t < taps; t++) {
-      vm hit = vm_and(open, vf_eq(vf_load_n(x[t] + c, tail), best));
-      vf_store_n(dx[t] + c, vf_add(vf_load_n(dx[t] + c, tail), vf_keep(hit, gradient)), tail);
-      open = vm_andnot(hit, open);
-    }
+/* One column of taps. `vectors` is 0 for a tail. */
+VEC_INLINE void pool_column(int is_max, int vectors, int64_t rows, const float *p, int64_t below, const pool_block *b,
+                            vf *r) {
+  const int n = vectors ? vectors : 1;
+  for (int v = 0; v < n; v++) r[v] = pool_load(p, v, vectors, b);
+  for (int64_t i = 1; i < rows; i++) {
+    p += below;
+    for (int v = 0; v < n; v++) r[v] = pool_join(is_max, r[v], pool_load(p, v, vectors, b));
   }
 }
 
-static void pool_average_backward(int64_t taps, float *const *dx, float scale, int64_t channels, const float *dy) {
-  const vf s = vf_set1(scale);
-  for (int64_t t = 0; t < taps; t++) {
-    float *p = dx[t];
-    int64_t c = 0;
-    for (; c + VF_LEN <= channels; c += VF_LEN) vf_store(p + c, vf_fma(s, vf_load(dy + c), vf_load(p + c)));
-    if (c < channels) {
-      const int tail = (int)(channels - c);
-      vf_store_n(p + c, vf_fma(s, vf_load_n(dy + c, tail), vf_load_n(p + c, tail)), tail);
+/* `count` windows from number `first` on. Columns that a window shares with the next one: `shared` of three, or 0. */
+VEC_INLINE void pool_windows(int is_max, int vectors, int64_t rows, int64_t columns, int shared,
+                             const lamina_pool_row *run, const pool_block *b, int64_t first, int64_t count) {
+  const int n = vectors ? vectors : 1;
+  const int64_t below = run->x_at.row, right = run->x_at.column;
+  const vf scale = vf_set1(run->scale);
+  const float *x = run->x + first * run->x_at.window + b->c;
+  float *y = run->y + first * run->y_ld + b->c;
+  vf kept[2][POOL_VECTORS];
+  for (int j = 0; j < shared; j++) pool_column(is_max, vectors, rows, x + j * right, below, b, kept[j]);
+  for (int64_t w = 0; w < count; w++, x += run->x_at.window, y += run->y_ld) {
+    vf r[POOL_VECTORS], column[POOL_VECTORS];
+    if (!shared) pool_column(is_max, vectors, rows, x, below, b, r);
+    if (shared)
+      for (int v = 0; v < n; v++) r[v] = shared == 2 ? pool_join(is_max, kept[0][v], kept[1][v]) : kept[0][v];
+    for (int64_t j = shared ? shared : 1; j < columns; j++) {
+      pool_column(is_max, vectors, rows, x + j * right, below, b, column);
+      for (int v = 0; v < n; v++) r[v] = pool_join(is_max, r[v], column[v]);
     }
+    for (int v = 0; v < n && shared; v++) {
+      kept[0][v] = shared == 2 ? kept[1][v] : column[v];
+      kept[1][v] = column[v];
+    }
+    for (int v = 0; v < n; v++) pool_store(y, is_max ? r[v] : vf_mul(r[v], scale), v, vectors, b);
   }
 }
+
+/* All channels: blocks of `most` vectors, then what is left. The last vector may overlap the one before. */
+VEC_INLINE void pool_channels(int is_max, int most, int64_t rows, int64_t columns, int shared,
+                              const lamina_pool_row *run, int64_t first, int64_t count) {
+  pool_block b = {.c = 0, .last = (most - 1) * VF_LEN};
+  const int64_t channels = run->channels;
+  for (; b.c + most * VF_LEN <= channels; b.c += most * VF_LEN)
+    pool_windows(is_max, most, rows, columns, shared, run, &b, first, count);
+  if (b.c == channels) return;
+  if (channels < VF_LEN) {
+    b.tail = (int)channels;
+    pool_windows(is_max, 0, rows, columns, shared, run, &b, first, count);
+    return;
+  }
+  const int64_t vectors = (channels - b.c + VF_LEN - 1) / VF_LEN;
+  b.last = channels - VF_LEN - b.c;
+  if (most >= 4 && vectors == 4)
+    pool_windows(is_max, 4, rows, columns, shared, run, &b, first, count);
+  else if (most >= 3 && vectors == 3)
+    pool_windows(is_max, 3, rows, columns, shared, run, &b, first, count);
+  else if (vectors == 2)
+    pool_windows(is_max, 2, rows, columns, shared, run, &b, first, count);
+  else
+    pool_windows(is_max, 1, rows, columns, shared, run, &b, first, count);
+}
+
+/* Windows that share nothing are taken one after the other, so that memory is read in its order. */
+VEC_INLINE void pool_apart(int is_max, int64_t rows, int64_t columns, const lamina_pool_row *run) {
+  if (run->channels <= POOL_VECTORS * VF_LEN)
+    pool_channels(is_max, POOL_VECTORS, rows, columns, 0, run, 0, run->windows);
+  else
+    for (int64_t w = 0; w < run->windows; w++) pool_channels(is_max, POOL_VECTORS, rows, columns, 0, run, w, 1);
+}
+
+VEC_INLINE void pool_overlapping(int is_max, int shared, const lamina_pool_row *run) {
+  enum { PAIR = VF_REGISTERS / 8 }; /* two kept columns, a third and the result */
+  for (int64_t w = 0; w < run->windows; w += POOL_CHUNK) {
+    const int64_t count = run->windows - w < POOL_CHUNK ? run->windows - w : POOL_CHUNK;
+    pool_channels(is_max, shared == 2 ? PAIR : POOL_VECTORS, run->rows, 3, shared, run, w, count);
+  }
+}
+
+VEC_INLINE void pool_forward(int is_max, const lamina_pool_row *run) {
+  const int64_t step = run->x_at.window, right = run->x_at.column;
+  if (run->columns == 3 && run->windows > 1 && step == 2 * right)
+    pool_overlapping(is_max, 1, run);
+  else if (run->columns == 3 && run->windows > 1 && step == right)
+    pool_overlapping(is_max, 2, run);
+  else if (run->columns == 2 && run->rows == 2)
+    pool_apart(is_max, 2, 2, run);
+  else
+    pool_apart(is_max, run->rows, run->columns, run);
+}
+
+static void pool_max(const lamina_pool_row *run) { pool_forward(1, run); }
+
+static void pool_average(const lamina_pool_row *run) { pool_forward(0, run); }
 
 #endif
