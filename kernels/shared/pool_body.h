@@ -13,6 +13,9 @@
 
 enum {
   POOL_VECTORS = 4,
+  /* With many taps, so many vectors: the rows of a map are often 4 KiB apart, where longer pieces of each are faster. */
+  POOL_WIDE = VF_REGISTERS / 4,
+  POOL_MANY_TAPS = 16,
   /* Windows that share columns are walked with one block of channels in registers; so many of them stay in cache until
      the next block's turn. */
   POOL_CHUNK = 16
@@ -58,10 +61,10 @@ VEC_INLINE void pool_windows(int is_max, int vectors, int64_t rows, int64_t colu
   const vf scale = vf_set1(run->scale);
   const float *x = run->x + first * run->x_at.window + b->c;
   float *y = run->y + first * run->y_ld + b->c;
-  vf kept[2][POOL_VECTORS];
+  vf kept[2][POOL_WIDE];
   for (int j = 0; j < shared; j++) pool_column(is_max, vectors, rows, x + j * right, below, b, kept[j]);
   for (int64_t w = 0; w < count; w++, x += run->x_at.window, y += run->y_ld) {
-    vf r[POOL_VECTORS], column[POOL_VECTORS];
+    vf r[POOL_WIDE], column[POOL_WIDE];
     if (!shared) pool_column(is_max, vectors, rows, x, below, b, r);
     if (shared)
       for (int v = 0; v < n; v++) r[v] = shared == 2 ? pool_join(is_max, kept[0][v], kept[1][v]) : kept[0][v];
@@ -82,6 +85,12 @@ VEC_INLINE void pool_channels(int is_max, int most, int64_t rows, int64_t column
                               const lamina_pool_row *run, int64_t first, int64_t count) {
   pool_block b = {.c = 0, .last = (most - 1) * VF_LEN};
   const int64_t channels = run->channels;
+  if (!shared && POOL_WIDE > most && rows * columns >= POOL_MANY_TAPS) {
+    b.last = (POOL_WIDE - 1) * VF_LEN;
+    for (; b.c + POOL_WIDE * VF_LEN <= channels; b.c += POOL_WIDE * VF_LEN)
+      pool_windows(is_max, POOL_WIDE, rows, columns, shared, run, &b, first, count);
+    b.last = (most - 1) * VF_LEN;
+  }
   for (; b.c + most * VF_LEN <= channels; b.c += most * VF_LEN)
     pool_windows(is_max, most, rows, columns, shared, run, &b, first, count);
   if (b.c == channels) return;
