@@ -61,6 +61,9 @@ window window_of(const lamina_node *node, const lamina_value *dilation) {
   }
   win.oh = out[0];
   win.ow = out[1];
+  int64_t last = win.w - 1 - (win.kernel[1] - 1) * win.dilation[1] + win.padding[1]; /* where a whole window may start */
+  win.first_whole = layer_min(win.ow, layer_ceil_div(win.padding[1], win.stride[1]));
+  win.end_whole = last < 0 ? win.first_whole : layer_max(win.first_whole, layer_min(win.ow, last / win.stride[1] + 1));
   return win;
 }
 
@@ -109,18 +112,11 @@ typedef struct span {
 static span span_of(const window *win, int axis, int64_t out) {
   int64_t size = axis ? win->w : win->h, kernel = win->kernel[axis], step = win->dilation[axis];
   span s = {.start = out * win->stride[axis] - win->padding[axis]};
-  s.first = s.start < 0 ? layer_min(kernel, layer_ceil_div(-s.start, step)) : 0;
-  int64_t end = s.start < size ? layer_min(kernel, (size - 1 - s.start) / step + 1) : 0;
+  s.first = s.start < 0 ? layer_min(kernel, step == 1 ? -s.start : layer_ceil_div(-s.start, step)) : 0;
+  int64_t end = s.start < size ? layer_min(kernel, (step == 1 ? size - 1 - s.start : (size - 1 - s.start) / step) + 1) : 0;
   s.count = layer_max(0, end - s.first);
   s.padded = layer_min(kernel, size + win->padding[axis] - s.start);
   return s;
-}
-
-/* The windows first .. end - 1 of every row are those that have all their columns inside the image. */
-static void whole_windows(const window *win, int64_t *first, int64_t *end) {
-  int64_t last = win->w - 1 - (win->kernel[1] - 1) * win->dilation[1] + win->padding[1];
-  *first = layer_min(win->ow, layer_ceil_div(win->padding[1], win->stride[1]));
-  *end = last < 0 ? *first : layer_max(*first, layer_min(win->ow, last / win->stride[1] + 1));
 }
 
 static int64_t tap_of(const window *win, span v, span h, int64_t ld) {
@@ -135,10 +131,8 @@ static lamina_pool_distance distance_of(const window *win, int64_t ld) {
 
 /* Sets the taps of the run of equal windows that starts at window ow; none are left where all taps are in the padding. */
 static void run_from(const window *win, span v, int64_t ow, int include_padding, lamina_pool_row *run, span *h) {
-  int64_t first, end;
-  whole_windows(win, &first, &end);
   *h = span_of(win, 1, ow);
-  run->windows = ow >= first && ow < end ? end - ow : 1;
+  run->windows = ow >= win->first_whole && ow < win->end_whole ? win->end_whole - ow : 1;
   run->channels = win->channels;
   run->rows = v.count;
   run->columns = h->count;

@@ -8,6 +8,7 @@
 typedef struct window {
   int64_t images, h, w, channels, oh, ow;
   int64_t kernel[2], stride[2], padding[2], dilation[2];
+  int64_t first_whole, end_whole; /* of a row: windows first .. end - 1 have all their columns inside the image */
 } window;
 
 /* The first attributes of both layers, in this order. */

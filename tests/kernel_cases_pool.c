@@ -1,110 +1,184 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernel_cases.h"
 
-enum { MAX_TAPS = 12 };
+/* The form of a run: taps, pixels from window to window and from column to column. */
+typedef struct form {
+  int64_t windows, rows, columns, step, dilation;
+} form;
 
-/* A window: the taps in memory of their own, with one small set of values so that ties are common. */
-typedef struct window {
-  int taps;
-  int64_t channels;
-  matrix x[MAX_TAPS], dx[MAX_TAPS], old[MAX_TAPS], y, dy;
-  const float *x_taps[MAX_TAPS];
-  float *dx_taps[MAX_TAPS];
-} window;
+static const form forms[] = {
+    {3, 1, 1, 1, 1}, {5, 2, 2, 2, 1}, {3, 2, 2, 1, 1}, {1, 3, 3, 2, 1},  {6, 3, 3, 2, 1}, {7, 3, 3, 1, 1}, {4, 2, 3, 2, 1},
+    {5, 1, 3, 1, 1}, {2, 3, 3, 3, 1}, {3, 4, 3, 2, 2}, {35, 2, 3, 1, 1}, {3, 3, 2, 3, 1}, {1, 7, 7, 1, 1}, {2, 4, 5, 5, 1},
+};
+enum { FORMS = sizeof forms / sizeof forms[0] };
 
-static void window_new(window *w, test_random *r, int taps, int64_t channels, guard_side side) {
-  w->taps = taps;
-  w->channels = channels;
-  for (int t = 0; t < taps; t++) {
-    w->x[t] = matrix_new(1, channels, 0, side);
-    for (int64_t c = 0; c < channels; c++) w->x[t].data[c] = (float)test_random_below(r, 7) - 5.0f;
-    w->dx[t] = matrix_random(r, 1, channels, 0, side, -1, 1);
-    w->old[t] = matrix_copy(&w->dx[t], side);
-    w->x_taps[t] = w->x[t].data;
-    w->dx_taps[t] = w->dx[t].data;
-  }
-  w->y = matrix_new(1, channels, 0, side);
-  w->dy = matrix_random(r, 1, channels, 0, side, -2, 2);
+/* An image of whole rows of pixels that holds the taps of a run, with few different values so that ties are common. */
+typedef struct image {
+  form f;
+  int64_t channels, width;
+  matrix x, dx, old, y, dy;
+  lamina_pool_row run;
+} image;
+
+static lamina_pool_distance distance_in(const image *w, const matrix *m) {
+  return (lamina_pool_distance){
+      .row = w->width * m->ld, .column = w->f.dilation * m->ld, .window = w->f.step * m->ld};
 }
 
-static void window_free(window *w) {
-  for (int t = 0; t < w->taps; t++) {
-    matrix_free(&w->x[t], "x");
-    matrix_free(&w->dx[t], "dx");
-    matrix_free(&w->old[t], "old");
-  }
+static void image_new(image *w, test_random *r, const form *f, int64_t channels, guard_side side) {
+  memset(w, 0, sizeof *w);
+  w->f = *f;
+  w->channels = channels;
+  w->width = (f->windows - 1) * f->step + (f->columns - 1) * f->dilation + 1;
+  w->x = matrix_new(f->rows * w->width, channels, side ? 3 : 0, side);
+  for (int64_t i = 0; i < w->x.rows; i++)
+    for (int64_t c = 0; c < channels; c++) w->x.data[i * w->x.ld + c] = (float)test_random_below(r, 7) - 5.0f;
+  w->dx = matrix_random(r, w->x.rows, channels, side ? 0 : 5, side, -1, 1);
+  w->old = matrix_copy(&w->dx, side);
+  w->y = matrix_new(f->windows, channels, side ? 2 : 0, side);
+  w->dy = matrix_random(r, f->windows, channels, side ? 0 : 1, side, -2, 2);
+  w->run = (lamina_pool_row){
+      .windows = f->windows, .channels = channels, .rows = f->rows, .columns = f->columns, .x = w->x.data};
+  w->run.x_at = distance_in(w, &w->x);
+  w->run.dx_at = distance_in(w, &w->dx);
+  w->run.y = w->y.data;
+  w->run.y_ld = w->y.ld;
+  w->run.dy = w->dy.data;
+  w->run.dy_ld = w->dy.ld;
+  w->run.dx = w->dx.data;
+  w->run.scale = 1.0f / (float)(f->rows * f->columns);
+}
+
+static void image_free(image *w) {
+  matrix_free(&w->x, "x");
+  matrix_free(&w->dx, "dx");
+  matrix_free(&w->old, "old");
   matrix_free(&w->y, "y");
   matrix_free(&w->dy, "dy");
 }
 
-static void for_each_window(int table, const char *name, void (*check)(const lamina_kernels *, window *)) {
-  static const int64_t channels[] = {1,  2,  3,  4,  5,  7,  8,  9,  15, 16,  17,  20,  31,
-                                     32, 33, 47, 48, 63, 64, 65, 70, 96, 127, 128, 129, 200};
+/* The pixel of a window's tap. */
+static int64_t pixel(const image *w, int64_t window, int64_t i, int64_t j) {
+  return i * w->width + window * w->f.step + j * w->f.dilation;
+}
+
+static float x_of(const image *w, int64_t at, int64_t c) { return w->x.data[at * w->x.ld + c]; }
+
+static void for_each_image(int table, const char *name, void (*check)(const lamina_kernels *, image *)) {
+  static const int64_t channels[] = {1,  2,  3,  4,  5,  7,  8,  9,  15, 16,  17,  20,  31,  32,
+                                     33, 47, 48, 63, 64, 65, 70, 96, 127, 128, 129, 200, 261, 300};
   test_random r = test_random_for(name);
   for (size_t i = 0; i < sizeof channels / sizeof channels[0]; i++)
-    for (int taps = 1; taps <= MAX_TAPS; taps += taps < 4 ? 1 : 4)
+    for (int f = 0; f < FORMS; f++)
       for (int side = 0; side < 2; side++) {
-        window w;
-        window_new(&w, &r, taps, channels[i], (guard_side)side);
+        image w;
+        image_new(&w, &r, &forms[f], channels[i], (guard_side)side);
         check(kernel_tables[table], &w);
-        window_free(&w);
+        image_free(&w);
       }
 }
 
-static void check_max(const lamina_kernels *kernels, window *w) {
-  const int64_t spoilt = w->channels / 2;
-  w->x[w->taps / 2].data[spoilt] = NAN;
-  kernels->pool->max(w->taps, w->x_taps, w->channels, w->y.data);
-  for (int64_t c = 0; c < w->channels; c++) {
-    double want = -INFINITY;
-    for (int t = 0; t < w->taps; t++) want = fmax(want, (double)w->x[t].data[c]);
-    if (c == spoilt) want = NAN;
-    assert_close(w->y.data[c], want, 0, "max of %d taps, channel %lld", w->taps, (long long)c);
-  }
-}
-
-static void check_max_backward(const lamina_kernels *kernels, window *w) {
-  kernels->pool->max(w->taps, w->x_taps, w->channels, w->y.data);
-  kernels->pool->max_backward(w->taps, w->x_taps, w->dx_taps, w->channels, w->y.data, w->dy.data);
-  for (int64_t c = 0; c < w->channels; c++) {
-    int first = 0;
-    while (w->x[first].data[c] != w->y.data[c]) first++;
-    for (int t = 0; t < w->taps; t++) {
-      const float old = w->old[t].data[c];
-      assert_close(w->dx[t].data[c], (double)(t == first ? old + w->dy.data[c] : old), 0,
-                   "max_backward, tap %d of %d, channel %lld", t, w->taps, (long long)c);
-    }
-  }
-}
-
-static void check_average(const lamina_kernels *kernels, window *w) {
-  const float scale = 1.0f / (float)w->taps;
-  kernels->pool->average(w->taps, w->x_taps, scale, w->channels, w->y.data);
-  for (int64_t c = 0; c < w->channels; c++) {
-    double sum = 0;
-    for (int t = 0; t < w->taps; t++) sum += (double)w->x[t].data[c];
-    assert_close(w->y.data[c], sum * (double)scale, ROUNDING * fabs(sum), "average of %d taps, channel %lld", w->taps,
-                 (long long)c);
-  }
-  kernels->pool->average_backward(w->taps, w->dx_taps, scale, w->channels, w->dy.data);
-  for (int t = 0; t < w->taps; t++)
+static void check_max(const lamina_kernels *kernels, image *w) {
+  /* NaN here and there, so that every tap of a window is one somewhere. */
+  for (int64_t at = 0; at < w->x.rows; at += 2) w->x.data[at * w->x.ld + at % w->channels] = NAN;
+  w->x.data[w->x.rows / 2 * w->x.ld + w->channels / 2] = -INFINITY;
+  kernels->pool->max(&w->run);
+  for (int64_t window = 0; window < w->f.windows; window++)
     for (int64_t c = 0; c < w->channels; c++) {
-      const double want = (double)w->old[t].data[c] + (double)scale * (double)w->dy.data[c];
-      assert_close(w->dx[t].data[c], want, 6 * ROUNDING, "average_backward, tap %d, channel %lld", t, (long long)c);
+      double want = -INFINITY;
+      for (int64_t i = 0; i < w->f.rows; i++)
+        for (int64_t j = 0; j < w->f.columns; j++) {
+          const double x = (double)x_of(w, pixel(w, window, i, j), c);
+          want = isnan(want) || isnan(x) ? (double)NAN : fmax(want, x);
+        }
+      assert_close(w->y.data[window * w->y.ld + c], want, 0, "max of %lldx%lld taps, window %lld, channel %lld",
+                   (long long)w->f.rows, (long long)w->f.columns, (long long)window, (long long)c);
     }
 }
 
-START_TEST(max_of_every_window_with_nan_winning) { for_each_window(_i, "max", check_max); }
+/* The gradient in double, on top of what dx held. */
+static void verify_dx(const lamina_kernels *kernels, const image *w, int is_max, int overwrite) {
+  for (int64_t c = 0; c < w->channels; c++) {
+    double *want = calloc((size_t)w->dx.rows, sizeof *want);
+    for (int64_t at = 0; at < w->dx.rows; at++) want[at] = (double)w->old.data[at * w->old.ld + c];
+    for (int64_t window = 0; window < w->f.windows; window++) {
+      const double dy = (double)w->dy.data[window * w->dy.ld + c];
+      int open = 1;
+      for (int64_t i = 0; i < w->f.rows; i++)
+        for (int64_t j = 0; j < w->f.columns; j++) {
+          const int64_t at = pixel(w, window, i, j);
+          const int hit = open && x_of(w, at, c) == w->y.data[window * w->y.ld + c];
+          const double share = is_max ? (hit ? dy : 0) : (double)w->run.scale * dy;
+          want[at] = overwrite ? share : want[at] + share;
+          if (hit) open = 0;
+        }
+    }
+    for (int64_t at = 0; at < w->dx.rows; at++)
+      assert_close(w->dx.data[at * w->dx.ld + c], want[at], 100 * ROUNDING,
+                   "%s gradient%s, %lldx%lld, pixel %lld of %lld, channel %lld", is_max ? "max" : "average", overwrite ? ", overwriting" : "", (long long)w->f.rows,
+                   (long long)w->f.columns, (long long)at, (long long)w->dx.rows, (long long)c);
+    free(want);
+  }
+}
+
+static void verify_backward(const lamina_kernels *kernels, image *w, int is_max,
+                            void (*kernel)(const lamina_pool_row *)) {
+  kernel(&w->run);
+  verify_dx(kernels, w, is_max, 0);
+  if (w->f.step < (w->f.columns - 1) * w->f.dilation + 1) return;
+  /* What is overwritten is not read: NaN there. */
+  for (int64_t window = 0; window < w->f.windows; window++)
+    for (int64_t i = 0; i < w->f.rows; i++)
+      for (int64_t j = 0; j < w->f.columns; j++)
+        for (int64_t c = 0; c < w->channels; c++) w->dx.data[pixel(w, window, i, j) * w->dx.ld + c] = NAN;
+  w->run.overwrite = 1;
+  kernel(&w->run);
+  verify_dx(kernels, w, is_max, 1);
+}
+
+static void check_max_backward(const lamina_kernels *kernels, image *w) {
+  kernels->pool->max(&w->run);
+  w->y.data[w->channels / 2] = NAN; /* equals nothing: its gradient goes nowhere */
+  verify_backward(kernels, w, 1, kernels->pool->max_backward);
+}
+
+static void check_average(const lamina_kernels *kernels, image *w) {
+  kernels->pool->average(&w->run);
+  for (int64_t window = 0; window < w->f.windows; window++)
+    for (int64_t c = 0; c < w->channels; c++) {
+      double sum = 0, size = 0;
+      for (int64_t i = 0; i < w->f.rows; i++)
+        for (int64_t j = 0; j < w->f.columns; j++) {
+          sum += (double)x_of(w, pixel(w, window, i, j), c);
+          size += fabs((double)x_of(w, pixel(w, window, i, j), c));
+        }
+      assert_close(w->y.data[window * w->y.ld + c], sum * (double)w->run.scale, ROUNDING * size,
+                   "average of %lldx%lld taps, window %lld, channel %lld", (long long)w->f.rows,
+                   (long long)w->f.columns, (long long)window, (long long)c);
+    }
+}
+
+static void check_average_backward(const lamina_kernels *kernels, image *w) {
+  w->run.x = NULL;
+  w->run.y = NULL;
+  verify_backward(kernels, w, 0, kernels->pool->average_backward);
+}
+
+START_TEST(max_of_every_window_with_nan_winning) { for_each_image(_i, "max", check_max); }
 END_TEST
 
-START_TEST(max_gradient_goes_to_the_first_of_equals) { for_each_window(_i, "max_backward", check_max_backward); }
+START_TEST(max_gradient_goes_to_the_first_of_equals) { for_each_image(_i, "max_backward", check_max_backward); }
 END_TEST
 
-START_TEST(average_and_its_gradient_of_every_window) { for_each_window(_i, "average", check_average); }
+START_TEST(average_of_every_window) { for_each_image(_i, "average", check_average); }
+END_TEST
+
+START_TEST(average_gradient_goes_to_every_tap) { for_each_image(_i, "average_backward", check_average_backward); }
 END_TEST
 
 void add_pool_tests(TCase *tcase) {
   tcase_add_loop_test(tcase, max_of_every_window_with_nan_winning, 0, kernel_table_count);
   tcase_add_loop_test(tcase, max_gradient_goes_to_the_first_of_equals, 0, kernel_table_count);
-  tcase_add_loop_test(tcase, average_and_its_gradient_of_every_window, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, average_of_every_window, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, average_gradient_goes_to_every_tap, 0, kernel_table_count);
 }

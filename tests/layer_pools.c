@@ -39,6 +39,9 @@ static void average_reference(const layer_case *c, double *const *in, double *co
 
 START_TEST(pooling_follows_pytorch) {
   const char *attributes[] = {"kernel=2",
+                              "kernel=2 padding=1",
+                              "kernel=3,2",
+                              "kernel=4,3 padding=2,1 ceil_mode=true",
                               "kernel=3 stride=2 padding=1",
                               "kernel=3 stride=1 padding=1",
                               "kernel=2,3 stride=3,1 padding=1,0",

@@ -13,8 +13,7 @@
 
 enum {
   POOL_VECTORS = 4,
-  /* With many taps, so many vectors: the rows of a map are often 4 KiB apart, where longer pieces of each are faster. */
-  POOL_WIDE = VF_REGISTERS / 4,
+  /* From so many taps on a window is added up column by column. */
   POOL_MANY_TAPS = 16,
   /* Windows that share columns are walked with one block of channels in registers; so many of them stay in cache until
      the next block's turn. */
@@ -61,10 +60,10 @@ VEC_INLINE void pool_windows(int is_max, int vectors, int64_t rows, int64_t colu
   const vf scale = vf_set1(run->scale);
   const float *x = run->x + first * run->x_at.window + b->c;
   float *y = run->y + first * run->y_ld + b->c;
-  vf kept[2][POOL_WIDE];
+  vf kept[2][POOL_VECTORS];
   for (int j = 0; j < shared; j++) pool_column(is_max, vectors, rows, x + j * right, below, b, kept[j]);
   for (int64_t w = 0; w < count; w++, x += run->x_at.window, y += run->y_ld) {
-    vf r[POOL_WIDE], column[POOL_WIDE];
+    vf r[POOL_VECTORS], column[POOL_VECTORS];
     if (!shared) pool_column(is_max, vectors, rows, x, below, b, r);
     if (shared)
       for (int v = 0; v < n; v++) r[v] = shared == 2 ? pool_join(is_max, kept[0][v], kept[1][v]) : kept[0][v];
@@ -85,12 +84,6 @@ VEC_INLINE void pool_channels(int is_max, int most, int64_t rows, int64_t column
                               const lamina_pool_row *run, int64_t first, int64_t count) {
   pool_block b = {.c = 0, .last = (most - 1) * VF_LEN};
   const int64_t channels = run->channels;
-  if (!shared && POOL_WIDE > most && rows * columns >= POOL_MANY_TAPS) {
-    b.last = (POOL_WIDE - 1) * VF_LEN;
-    for (; b.c + POOL_WIDE * VF_LEN <= channels; b.c += POOL_WIDE * VF_LEN)
-      pool_windows(is_max, POOL_WIDE, rows, columns, shared, run, &b, first, count);
-    b.last = (most - 1) * VF_LEN;
-  }
   for (; b.c + most * VF_LEN <= channels; b.c += most * VF_LEN)
     pool_windows(is_max, most, rows, columns, shared, run, &b, first, count);
   if (b.c == channels) return;
@@ -119,6 +112,36 @@ VEC_INLINE void pool_apart(int is_max, int64_t rows, int64_t columns, const lami
     for (int64_t w = 0; w < run->windows; w++) pool_channels(is_max, POOL_VECTORS, rows, columns, 0, run, w, 1);
 }
 
+VEC_INLINE void pool_add_column(int is_max, int vectors, const lamina_pool_row *run, const pool_block *b, int64_t j,
+                                const float *x, float *y) {
+  const int n = vectors ? vectors : 1;
+  const vf scale = vf_set1(run->scale);
+  vf r[POOL_VECTORS];
+  pool_column(is_max, vectors, run->rows, x + b->c, run->x_at.row, b, r);
+  for (int v = 0; v < n; v++) {
+    if (j > 0) r[v] = pool_join(is_max, pool_load(y + b->c, v, vectors, b), r[v]);
+    if (!is_max && j + 1 == run->columns) r[v] = vf_mul(r[v], scale);
+    pool_store(y + b->c, r[v], v, vectors, b);
+  }
+}
+
+/* Large windows, with y as the accumulator. Neighbouring channels of a tap are read one after the other: where rows are
+   a multiple of 4 KiB apart, all taps of one channel would compete for the same lines of the cache. */
+VEC_INLINE void pool_large(int is_max, const lamina_pool_row *run) {
+  for (int64_t w = 0; w < run->windows; w++)
+    for (int64_t j = 0; j < run->columns; j++) {
+      const float *x = run->x + w * run->x_at.window + j * run->x_at.column;
+      float *y = run->y + w * run->y_ld;
+      pool_block b = {.c = 0, .last = (POOL_VECTORS - 1) * VF_LEN};
+      for (; b.c + POOL_VECTORS * VF_LEN <= run->channels; b.c += POOL_VECTORS * VF_LEN)
+        pool_add_column(is_max, POOL_VECTORS, run, &b, j, x, y);
+      b.last = 0;
+      for (; b.c + VF_LEN <= run->channels; b.c += VF_LEN) pool_add_column(is_max, 1, run, &b, j, x, y);
+      b.tail = (int)(run->channels - b.c);
+      if (b.tail > 0) pool_add_column(is_max, 0, run, &b, j, x, y);
+    }
+}
+
 VEC_INLINE void pool_overlapping(int is_max, int shared, const lamina_pool_row *run) {
   enum { PAIR = VF_REGISTERS / 8 }; /* two kept columns, a third and the result */
   for (int64_t w = 0; w < run->windows; w += POOL_CHUNK) {
@@ -135,6 +158,8 @@ VEC_INLINE void pool_forward(int is_max, const lamina_pool_row *run) {
     pool_overlapping(is_max, 2, run);
   else if (run->columns == 2 && run->rows == 2)
     pool_apart(is_max, 2, 2, run);
+  else if (run->rows * run->columns >= POOL_MANY_TAPS)
+    pool_large(is_max, run);
   else
     pool_apart(is_max, run->rows, run->columns, run);
 }
