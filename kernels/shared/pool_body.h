@@ -13,8 +13,13 @@
 
 enum {
   POOL_VECTORS = 4,
-  /* From so many taps on a window is added up column by column. */
-  POOL_MANY_TAPS = 16,
+  /* A large window has so many taps, and takes so many vectors if they are long enough together. Where rows are a
+     multiple of 4 KiB apart, the taps of a few channels compete for the same lines of the cache. */
+  POOL_LARGE = 16,
+  POOL_WIDE = VF_REGISTERS / 4,
+  POOL_WIDE_FLOATS = POOL_WIDE * VF_LEN,
+  POOL_LONG_FLOATS = 128,
+  POOL_MOST = POOL_WIDE > POOL_VECTORS ? POOL_WIDE : POOL_VECTORS,
   /* Windows that share columns are walked with one block of channels in registers; so many of them stay in cache until
      the next block's turn. */
   POOL_CHUNK = 16
@@ -60,10 +65,10 @@ VEC_INLINE void pool_windows(int is_max, int vectors, int64_t rows, int64_t colu
   const vf scale = vf_set1(run->scale);
   const float *x = run->x + first * run->x_at.window + b->c;
   float *y = run->y + first * run->y_ld + b->c;
-  vf kept[2][POOL_VECTORS];
+  vf kept[2][POOL_MOST];
   for (int j = 0; j < shared; j++) pool_column(is_max, vectors, rows, x + j * right, below, b, kept[j]);
   for (int64_t w = 0; w < count; w++, x += run->x_at.window, y += run->y_ld) {
-    vf r[POOL_VECTORS], column[POOL_VECTORS];
+    vf r[POOL_MOST], column[POOL_MOST];
     if (!shared) pool_column(is_max, vectors, rows, x, below, b, r);
     if (shared)
       for (int v = 0; v < n; v++) r[v] = shared == 2 ? pool_join(is_max, kept[0][v], kept[1][v]) : kept[0][v];
@@ -79,11 +84,17 @@ VEC_INLINE void pool_windows(int is_max, int vectors, int64_t rows, int64_t colu
   }
 }
 
-/* All channels: blocks of `most` vectors, then what is left. The last vector may overlap the one before. */
-VEC_INLINE void pool_channels(int is_max, int most, int64_t rows, int64_t columns, int shared,
+/* All channels: wide blocks if wanted, blocks of `most` vectors, then what is left. The last vector may overlap the one before. */
+VEC_INLINE void pool_channels(int is_max, int wide, int most, int64_t rows, int64_t columns, int shared,
                               const lamina_pool_row *run, int64_t first, int64_t count) {
   pool_block b = {.c = 0, .last = (most - 1) * VF_LEN};
   const int64_t channels = run->channels;
+  if (wide) {
+    b.last = (POOL_WIDE - 1) * VF_LEN;
+    for (; b.c + POOL_WIDE_FLOATS <= channels; b.c += POOL_WIDE_FLOATS)
+      pool_windows(is_max, POOL_WIDE, rows, columns, shared, run, &b, first, count);
+    b.last = (most - 1) * VF_LEN;
+  }
   for (; b.c + most * VF_LEN <= channels; b.c += most * VF_LEN)
     pool_windows(is_max, most, rows, columns, shared, run, &b, first, count);
   if (b.c == channels) return;
@@ -107,9 +118,9 @@ VEC_INLINE void pool_channels(int is_max, int most, int64_t rows, int64_t column
 /* Windows that share nothing are taken one after the other, so that memory is read in its order. */
 VEC_INLINE void pool_apart(int is_max, int64_t rows, int64_t columns, const lamina_pool_row *run) {
   if (run->channels <= POOL_VECTORS * VF_LEN)
-    pool_channels(is_max, POOL_VECTORS, rows, columns, 0, run, 0, run->windows);
+    pool_channels(is_max, 0, POOL_VECTORS, rows, columns, 0, run, 0, run->windows);
   else
-    for (int64_t w = 0; w < run->windows; w++) pool_channels(is_max, POOL_VECTORS, rows, columns, 0, run, w, 1);
+    for (int64_t w = 0; w < run->windows; w++) pool_channels(is_max, 0, POOL_VECTORS, rows, columns, 0, run, w, 1);
 }
 
 VEC_INLINE void pool_add_column(int is_max, int vectors, const lamina_pool_row *run, const pool_block *b, int64_t j,
@@ -125,9 +136,9 @@ VEC_INLINE void pool_add_column(int is_max, int vectors, const lamina_pool_row *
   }
 }
 
-/* Large windows, with y as the accumulator. Neighbouring channels of a tap are read one after the other: where rows are
-   a multiple of 4 KiB apart, all taps of one channel would compete for the same lines of the cache. */
-VEC_INLINE void pool_large(int is_max, const lamina_pool_row *run) {
+/* Large windows without enough registers for long pieces: column by column, with y as the accumulator, so that only the
+   rows of one column compete. */
+VEC_INLINE void pool_by_column(int is_max, const lamina_pool_row *run) {
   for (int64_t w = 0; w < run->windows; w++)
     for (int64_t j = 0; j < run->columns; j++) {
       const float *x = run->x + w * run->x_at.window + j * run->x_at.column;
@@ -146,7 +157,7 @@ VEC_INLINE void pool_overlapping(int is_max, int shared, const lamina_pool_row *
   enum { PAIR = VF_REGISTERS / 8 }; /* two kept columns, a third and the result */
   for (int64_t w = 0; w < run->windows; w += POOL_CHUNK) {
     const int64_t count = run->windows - w < POOL_CHUNK ? run->windows - w : POOL_CHUNK;
-    pool_channels(is_max, shared == 2 ? PAIR : POOL_VECTORS, run->rows, 3, shared, run, w, count);
+    pool_channels(is_max, 0, shared == 2 ? PAIR : POOL_VECTORS, run->rows, 3, shared, run, w, count);
   }
 }
 
@@ -158,8 +169,11 @@ VEC_INLINE void pool_forward(int is_max, const lamina_pool_row *run) {
     pool_overlapping(is_max, 2, run);
   else if (run->columns == 2 && run->rows == 2)
     pool_apart(is_max, 2, 2, run);
-  else if (run->rows * run->columns >= POOL_MANY_TAPS)
-    pool_large(is_max, run);
+  else if (run->rows * run->columns >= POOL_LARGE && POOL_WIDE_FLOATS < POOL_LONG_FLOATS)
+    pool_by_column(is_max, run);
+  else if (run->rows * run->columns >= POOL_LARGE)
+    for (int64_t w = 0; w < run->windows; w++)
+      pool_channels(is_max, 1, POOL_VECTORS, run->rows, run->columns, 0, run, w, 1);
   else
     pool_apart(is_max, run->rows, run->columns, run);
 }
