@@ -205,13 +205,14 @@ typedef struct lamina_pool_row {
   const float *dy;
   float *dx;
   float scale;
+  int streamed;  /* forward: x is too large for the caches */
   int overwrite; /* backward: no other window has these taps: set dx, instead of adding to it */
 } lamina_pool_row;
 
 typedef struct lamina_pool_kernels {
   void (*max)(const lamina_pool_row *run);              /* reads x; NaN wins */
   void (*max_backward)(const lamina_pool_row *run);     /* dy to the first tap, row by row, whose x equals y; 0 to others */
-  void (*average)(const lamina_pool_row *run);          /* y = scale * sum, down the columns first */
+  void (*average)(const lamina_pool_row *run);          /* y = scale * sum */
   void (*average_backward)(const lamina_pool_row *run); /* scale * dy to each tap */
 } lamina_pool_kernels;
 

@@ -6,6 +6,9 @@
 /* Bounds keep every product below 2^63, as the sizes of the image are checked on their own. */
 #define MAX_EXTENT 1048576
 
+/* 8 MiB: such an input is not expected in a cache. A constant, as sums are made in another order. */
+#define STREAMED_FLOATS 2097152
+
 const lamina_attr window_attr_kernel = {.size = sizeof(lamina_attr),
                                         .name = "kernel",
                                         .type = LAMINA_ATTR_INTS,
@@ -144,6 +147,7 @@ static void run_from(const window *win, span v, int64_t ow, int include_padding,
 static void forward_row(const window_forward *walk, span v, const float *x, float *y) {
   const window *win = walk->win;
   lamina_pool_row run = {.x_at = distance_of(win, walk->x.ld), .y_ld = walk->y.ld};
+  run.streamed = walk->x.rows * win->channels >= STREAMED_FLOATS;
   for (int64_t ow = 0; ow < win->ow; ow += run.windows) {
     span h;
     run_from(win, v, ow, walk->include_padding, &run, &h);

@@ -64,7 +64,9 @@ static int64_t pixel(const image *w, int64_t window, int64_t i, int64_t j) {
 
 static float x_of(const image *w, int64_t at, int64_t c) { return w->x.data[at * w->x.ld + c]; }
 
-static void for_each_image(int table, const char *name, void (*check)(const lamina_kernels *, image *)) {
+typedef void image_check(const lamina_kernels *kernels, image *w);
+
+static void for_each_image(int table, const char *name, image_check *check) {
   static const int64_t channels[] = {1,  2,  3,  4,  5,  7,  8,  9,  15, 16,  17,  20,  31,  32,
                                      33, 47, 48, 63, 64, 65, 70, 96, 127, 128, 129, 200, 261, 300};
   test_random r = test_random_for(name);
@@ -72,9 +74,12 @@ static void for_each_image(int table, const char *name, void (*check)(const lami
     for (int f = 0; f < FORMS; f++)
       for (int side = 0; side < 2; side++) {
         image w;
-        image_new(&w, &r, &forms[f], channels[i], (guard_side)side);
-        check(kernel_tables[table], &w);
-        image_free(&w);
+        for (int streamed = 0; streamed < 2; streamed++) {
+          image_new(&w, &r, &forms[f], channels[i], (guard_side)side);
+          w.run.streamed = streamed;
+          check(kernel_tables[table], &w);
+          image_free(&w);
+        }
       }
 }
 

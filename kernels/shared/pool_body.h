@@ -11,6 +11,8 @@
 #include "kernels.h"
 #include "vec_inline.h"
 
+#include <math.h>
+
 enum {
   POOL_VECTORS = 4,
   /* A large window has so many taps, and takes so many vectors if they are long enough together. Where rows are a
@@ -19,6 +21,7 @@ enum {
   POOL_WIDE = VF_REGISTERS / 4,
   POOL_WIDE_FLOATS = POOL_WIDE * VF_LEN,
   POOL_LONG_FLOATS = 128,
+  POOL_PIECE = VF_REGISTERS / 2, /* vectors of a piece where x comes from memory */
   POOL_MOST = POOL_WIDE > POOL_VECTORS ? POOL_WIDE : POOL_VECTORS,
   /* Windows that share columns are walked with one block of channels in registers; so many of them stay in cache until
      the next block's turn. */
@@ -115,6 +118,39 @@ VEC_INLINE void pool_channels(int is_max, int wide, int most, int64_t rows, int6
     pool_windows(is_max, 1, rows, columns, shared, run, &b, first, count);
 }
 
+/* One window tap by tap, `vectors` of channels from c on, or a tail. */
+VEC_INLINE void pool_taps(int is_max, int vectors, const lamina_pool_row *run, int64_t w, int64_t c, int tail) {
+  const int n = vectors ? vectors : 1;
+  const pool_block b = {.last = (n - 1) * VF_LEN, .tail = tail};
+  const vf scale = vf_set1(run->scale);
+  const float *x = run->x + w * run->x_at.window + c;
+  float *y = run->y + w * run->y_ld + c;
+  vf r[POOL_PIECE];
+  for (int v = 0; v < n; v++) r[v] = is_max ? vf_set1(-INFINITY) : vf_zero();
+  for (int64_t i = 0; i < run->rows; i++, x += run->x_at.row)
+    for (int64_t j = 0; j < run->columns; j++) {
+      const float *p = x + j * run->x_at.column;
+      for (int v = 0; v < n; v++) r[v] = pool_join(is_max, r[v], pool_load(p, v, vectors, &b));
+    }
+  for (int v = 0; v < n; v++) pool_store(y, is_max ? r[v] : vf_mul(r[v], scale), v, vectors, &b);
+}
+
+/* From memory: long pieces of channels, for the sake of the processor's prefetch. */
+VEC_INLINE void pool_streamed(int is_max, const lamina_pool_row *run) {
+  for (int64_t w = 0; w < run->windows; w++) {
+    int64_t c = 0, vectors = run->channels / VF_LEN;
+    for (; vectors >= POOL_PIECE; vectors -= POOL_PIECE, c += POOL_PIECE * VF_LEN)
+      pool_taps(is_max, POOL_PIECE, run, w, c, 0);
+    for (; vectors >= POOL_PIECE * 3 / 4; vectors -= POOL_PIECE * 3 / 4, c += POOL_PIECE * 3 / 4 * VF_LEN)
+      pool_taps(is_max, POOL_PIECE * 3 / 4, run, w, c, 0);
+    for (; vectors >= POOL_PIECE / 2; vectors -= POOL_PIECE / 2, c += POOL_PIECE / 2 * VF_LEN)
+      pool_taps(is_max, POOL_PIECE / 2, run, w, c, 0);
+    for (; vectors >= 2; vectors -= 2, c += 2 * VF_LEN) pool_taps(is_max, 2, run, w, c, 0);
+    for (; vectors >= 1; vectors -= 1, c += VF_LEN) pool_taps(is_max, 1, run, w, c, 0);
+    if (c < run->channels) pool_taps(is_max, 0, run, w, c, (int)(run->channels - c));
+  }
+}
+
 /* Windows that share nothing are taken one after the other, so that memory is read in its order. */
 VEC_INLINE void pool_apart(int is_max, int64_t rows, int64_t columns, const lamina_pool_row *run) {
   if (run->channels <= POOL_VECTORS * VF_LEN)
@@ -163,7 +199,9 @@ VEC_INLINE void pool_overlapping(int is_max, int shared, const lamina_pool_row *
 
 VEC_INLINE void pool_forward(int is_max, const lamina_pool_row *run) {
   const int64_t step = run->x_at.window, right = run->x_at.column;
-  if (run->columns == 3 && run->windows > 1 && step == 2 * right)
+  if (run->streamed && run->channels > POOL_VECTORS * VF_LEN)
+    pool_streamed(is_max, run);
+  else if (run->columns == 3 && run->windows > 1 && step == 2 * right)
     pool_overlapping(is_max, 1, run);
   else if (run->columns == 3 && run->windows > 1 && step == right)
     pool_overlapping(is_max, 2, run);
