@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file pool_backward_body.h
- * The gradients of a run of pooling windows, on vec.h: window by window, a vector of channels at a time. Cost: for each
+ * The gradients of a run of pooling windows, on vec.h: window by window, of max a vector of channels at a time. Cost: for each
  * tap a load of x (max), a load of dx (unless it is overwritten) and a store.
  */
 #ifndef LAMINA_SHARED_POOL_BACKWARD_BODY_H
@@ -36,48 +36,54 @@ VEC_INLINE void pool_max_window(int overwrite, int64_t rows, int64_t columns, in
     }
 }
 
-VEC_INLINE void pool_average_window(int overwrite, int64_t rows, int64_t columns, int tail, const lamina_pool_row *run,
-                                    int64_t w, int64_t c) {
-  float *dx = run->dx + w * run->dx_at.window + c;
-  const vf scale = vf_set1(run->scale), gradient = pool_get(run->dy + w * run->dy_ld + c, tail);
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t j = 0; j < columns; j++) {
-      float *to = dx + i * run->dx_at.row + j * run->dx_at.column;
-      pool_put(to, overwrite ? vf_mul(scale, gradient) : vf_fma(scale, gradient, pool_get(to, tail)), tail);
+/* Tap by tap, all channels of each: pixels may be a multiple of 4 KiB apart, where a load would wait for the store to
+   another tap. */
+VEC_INLINE void pool_average_window(int overwrite, const lamina_pool_row *run, int64_t w) {
+  const vf scale = vf_set1(run->scale);
+  const float *dy = run->dy + w * run->dy_ld;
+  const int tail = (int)(run->channels % VF_LEN);
+  const int64_t whole = run->channels - tail;
+  for (int64_t i = 0; i < run->rows; i++)
+    for (int64_t j = 0; j < run->columns; j++) {
+      float *dx = run->dx + w * run->dx_at.window + i * run->dx_at.row + j * run->dx_at.column;
+      for (int64_t c = 0; c < whole; c += VF_LEN) {
+        const vf gradient = vf_load(dy + c);
+        vf_store(dx + c, overwrite ? vf_mul(scale, gradient) : vf_fma(scale, gradient, vf_load(dx + c)));
+      }
+      if (!tail) continue;
+      const vf gradient = vf_load_n(dy + whole, tail);
+      vf_store_n(dx + whole, overwrite ? vf_mul(scale, gradient) : vf_fma(scale, gradient, vf_load_n(dx + whole, tail)),
+                 tail);
     }
 }
 
-VEC_INLINE void pool_backward(int is_max, int overwrite, int64_t rows, int64_t columns, const lamina_pool_row *run) {
+VEC_INLINE void pool_max_all(int overwrite, int64_t rows, int64_t columns, const lamina_pool_row *run) {
   const int tail = (int)(run->channels % VF_LEN);
   for (int64_t w = 0; w < run->windows; w++) {
     int64_t c = 0;
-    for (; c + VF_LEN <= run->channels; c += VF_LEN)
-      if (is_max)
-        pool_max_window(overwrite, rows, columns, 0, run, w, c);
-      else
-        pool_average_window(overwrite, rows, columns, 0, run, w, c);
-    if (tail && is_max) pool_max_window(overwrite, rows, columns, tail, run, w, c);
-    if (tail && !is_max) pool_average_window(overwrite, rows, columns, tail, run, w, c);
+    for (; c + VF_LEN <= run->channels; c += VF_LEN) pool_max_window(overwrite, rows, columns, 0, run, w, c);
+    if (tail) pool_max_window(overwrite, rows, columns, tail, run, w, c);
   }
 }
 
-VEC_INLINE void pool_backward_run(int is_max, const lamina_pool_row *run) {
+static void pool_max_backward(const lamina_pool_row *run) {
   const int64_t rows = run->rows, columns = run->columns;
-  if (run->overwrite) {
-    if (rows == 2 && columns == 2)
-      pool_backward(is_max, 1, 2, 2, run);
-    else
-      pool_backward(is_max, 1, rows, columns, run);
-  } else {
-    if (rows == 3 && columns == 3)
-      pool_backward(is_max, 0, 3, 3, run);
-    else
-      pool_backward(is_max, 0, rows, columns, run);
-  }
+  if (run->overwrite && rows == 2 && columns == 2)
+    pool_max_all(1, 2, 2, run);
+  else if (run->overwrite)
+    pool_max_all(1, rows, columns, run);
+  else if (rows == 3 && columns == 3)
+    pool_max_all(0, 3, 3, run);
+  else
+    pool_max_all(0, rows, columns, run);
 }
 
-static void pool_max_backward(const lamina_pool_row *run) { pool_backward_run(1, run); }
-
-static void pool_average_backward(const lamina_pool_row *run) { pool_backward_run(0, run); }
+static void pool_average_backward(const lamina_pool_row *run) {
+  for (int64_t w = 0; w < run->windows; w++)
+    if (run->overwrite)
+      pool_average_window(1, run, w);
+    else
+      pool_average_window(0, run, w);
+}
 
 #endif
