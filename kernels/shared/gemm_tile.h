@@ -95,21 +95,20 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS, TILE_HA
 #endif
     }
 
-#if TILE_HALF
+    /* A copy, since clang keeps an array in memory whose address is taken. */
     vf whole[TILE_ROWS][TILE_ALL];
 #pragma GCC unroll 16
     for (int m = 0; m < TILE_ROWS; m++) {
 #pragma GCC unroll 16
       for (int v = 0; v < TILE_VECTORS; v++) whole[m][v] = acc[m][v];
+#if TILE_HALF
       whole[m][TILE_VECTORS] = tile_half_widen(half[m]);
-    }
-    tile_finish(t, c, add, TILE_ROWS, TILE_ALL, 1, &whole[0][0]);
-#else
-    if (t->n < TILE_VECTORS * VF_LEN)
-      tile_finish(t, c, add, TILE_ROWS, TILE_ALL, 1, &acc[0][0]);
-    else
-      tile_finish(t, c, add, TILE_ROWS, TILE_ALL, 0, &acc[0][0]);
 #endif
+    }
+    if (TILE_HALF || t->n < TILE_VECTORS * VF_LEN)
+      tile_finish(t, c, add, TILE_ROWS, TILE_ALL, 1, &whole[0][0]);
+    else
+      tile_finish(t, c, add, TILE_ROWS, TILE_ALL, 0, &whole[0][0]);
     a_first += TILE_ROWS * row;
     c += TILE_ROWS * t->c_row;
     if (add) add += TILE_ROWS * t->add_row;
