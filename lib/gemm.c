@@ -48,10 +48,6 @@ typedef struct strip {
   const float *ahead; /* the next ones, or NULL */
 } strip;
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
-
 size_t lamina_gemm_workspace(const lamina_context *context, const lamina_gemm *g) {
   if (g->m <= 0 || g->n <= 0) return 0;
   size_t bytes;

@@ -32,10 +32,6 @@ enum {
   CHAIN_CYCLES = 8 /* latency of an FMA times the units that do them */
 };
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
-
 int64_t lamina_gemm_a_stride(int64_t n) { return (n + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS | LINE_FLOATS; }
 
 /* Whether `rows` lines, `stride` floats apart, are more than the ways of the sets of L1 that they fall into. */

@@ -16,6 +16,10 @@ typedef struct lamina_gemm_blocking {
   bool b_in_l3; /* it is larger than L2, and may well be in L3 */
 } lamina_gemm_blocking;
 
+static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
+
 /* Start of part i of n even parts of `total`. */
 static inline int64_t lamina_part(int64_t total, int64_t n, int64_t i) {
   const int64_t rest = total % n;

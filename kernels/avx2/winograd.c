@@ -5,19 +5,4 @@
 /* Written on the vec.h above. */
 #include "shared/winograd_body.h"
 
-const lamina_winograd_kernels lamina_avx2_winograd = {
-    .f2 = {.outputs = 2,
-           .points = 4,
-           .input = winograd_input2,
-           .output = winograd_output2,
-           .weights = winograd_weights2,
-           .output_transposed = winograd_output_transposed2,
-           .weights_transposed = winograd_weights_transposed2},
-    .f4 = {.outputs = 4,
-           .points = 6,
-           .input = winograd_input4,
-           .output = winograd_output4,
-           .weights = winograd_weights4,
-           .output_transposed = winograd_output_transposed4,
-           .weights_transposed = winograd_weights_transposed4},
-};
+const lamina_winograd_kernels lamina_avx2_winograd = WINOGRAD_FORMS;

@@ -317,4 +317,23 @@ static void winograd_weights_transposed4(int64_t n, const float *u, int64_t u_po
   winograd_weights_transposed(4, n, u, u_point, g, g_tap);
 }
 
+/* The group, for the table of the ISA whose vec.h this is. */
+#define WINOGRAD_FORMS                                                                                                 \
+  {                                                                                                                    \
+      .f2 = {.outputs = 2,                                                                                             \
+             .points = 4,                                                                                              \
+             .input = winograd_input2,                                                                                 \
+             .output = winograd_output2,                                                                               \
+             .weights = winograd_weights2,                                                                             \
+             .output_transposed = winograd_output_transposed2,                                                         \
+             .weights_transposed = winograd_weights_transposed2},                                                      \
+      .f4 = {.outputs = 4,                                                                                             \
+             .points = 6,                                                                                              \
+             .input = winograd_input4,                                                                                 \
+             .output = winograd_output4,                                                                               \
+             .weights = winograd_weights4,                                                                             \
+             .output_transposed = winograd_output_transposed4,                                                         \
+             .weights_transposed = winograd_weights_transposed4},                                                      \
+  }
+
 #endif

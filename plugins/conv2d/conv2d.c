@@ -185,23 +185,26 @@ static int is_accurate(const conv_shape *s, const lamina_winograd_form *form) {
   return s->host->math == LAMINA_MATH_FAST || lamina_conv_winograd_accurate(s, form);
 }
 
+/* Describes the node; nonzero if its variant can run it and may, in this math mode. */
+static int describe_winograd(const lamina_node *node, conv_shape *s) {
+  return node->host->math != LAMINA_MATH_STRICT && lamina_conv_describe(node, s) == LAMINA_OK &&
+         lamina_conv_winograd_possible(s) && is_accurate(s, s->form);
+}
+
 static int winograd_possible(const lamina_node *node) {
   conv_shape s;
-  return node->host->math != LAMINA_MATH_STRICT && lamina_conv_describe(node, &s) == LAMINA_OK &&
-         lamina_conv_winograd_possible(&s) && is_accurate(&s, s.form);
+  return describe_winograd(node, &s);
 }
 
 /* A variant runs where it is estimated to be faster than the direct sum and the other variant. */
 static int winograd_pays(const lamina_node *node) {
   conv_shape s;
-  if (!winograd_possible(node) || lamina_conv_describe(node, &s)) return 0;
+  if (!describe_winograd(node, &s)) return 0;
   const lamina_winograd_kernels *forms = s.kernels->winograd;
   const lamina_winograd_form *other = s.form == &forms->f4 ? &forms->f2 : &forms->f4;
   const double cost = lamina_conv_winograd_cost(&s, s.form);
   return cost < 1 && (!is_accurate(&s, other) || cost <= lamina_conv_winograd_cost(&s, other));
 }
-
-static size_t largest(size_t a, size_t b) { return a > b ? a : b; }
 
 static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   conv_shape s;
@@ -211,8 +214,8 @@ static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   cost->packed = s.packed * sizeof(float);
   cost->workspace = lamina_conv_forward_workspace(&s);
   if (node->mode == LAMINA_TRAIN) {
-    if (passes == 2) cost->workspace = largest(cost->workspace, lamina_conv_backward_data_workspace(&s));
-    cost->workspace = largest(cost->workspace, lamina_conv_backward_weights_workspace(&s));
+    if (passes == 2) cost->workspace = conv_larger(cost->workspace, lamina_conv_backward_data_workspace(&s));
+    cost->workspace = conv_larger(cost->workspace, lamina_conv_backward_weights_workspace(&s));
   }
   const double outputs = (double)layer_count(&node->outputs[0]), weights = (double)layer_count(&node->params[0]);
   cost->flops = 2 * outputs * (double)(s.in * s.h.kernel * s.w.kernel);
@@ -243,19 +246,21 @@ static lamina_status backward(const lamina_node *node) {
   return status;
 }
 
-static const lamina_attr out_channels = {.size = sizeof(lamina_attr),
-                                         .name = "out_channels",
-                                         .type = LAMINA_ATTR_INT,
-                                         .min = 1,
-                                         .max = 1 << 24,
-                                         .doc = "channels of the output"};
-static const lamina_attr kernel_attr = {.size = sizeof(lamina_attr),
-                                        .name = "kernel",
-                                        .type = LAMINA_ATTR_INTS,
-                                        .min = 1,
-                                        .max = CONV_MAX_SIZE,
-                                        .count = 2,
-                                        .doc = "height and width of the kernel"};
+const lamina_attr lamina_conv_out_channels_attr = {
+    .size = sizeof(lamina_attr),
+    .name = "out_channels",
+    .type = LAMINA_ATTR_INT,
+    .min = 1,
+    .max = 1 << 24,
+    .doc = "channels of the output"};
+const lamina_attr lamina_conv_kernel_attr = {
+    .size = sizeof(lamina_attr),
+    .name = "kernel",
+    .type = LAMINA_ATTR_INTS,
+    .min = 1,
+    .max = CONV_MAX_SIZE,
+    .count = 2,
+    .doc = "height and width of the kernel"};
 static const lamina_attr stride = {.size = sizeof(lamina_attr),
                                    .name = "stride",
                                    .type = LAMINA_ATTR_INTS,
@@ -272,23 +277,29 @@ static const lamina_attr padding_attr = {
     .min = 0,
     .max = CONV_MAX_SIZE,
     .doc = "zeros around the image: one number, height and width, or top, left, bottom, right"};
-static const lamina_attr dilation = {.size = sizeof(lamina_attr),
-                                     .name = "dilation",
-                                     .type = LAMINA_ATTR_INTS,
-                                     .def = "1",
-                                     .min = 1,
-                                     .max = CONV_MAX_SIZE,
-                                     .count = 2,
-                                     .doc = "step between the taps of the kernel, by height and width"};
-static const lamina_attr groups = {.size = sizeof(lamina_attr),
-                                   .name = "groups",
-                                   .type = LAMINA_ATTR_INT,
-                                   .def = "1",
-                                   .min = 1,
-                                   .max = 1 << 24,
-                                   .doc = "groups of channels that are convolved apart"};
-static const lamina_attr bias_attr = {
-    .size = sizeof(lamina_attr), .name = "bias", .type = LAMINA_ATTR_BOOL, .def = "true", .doc = "add a learned bias"};
+const lamina_attr lamina_conv_dilation_attr = {
+    .size = sizeof(lamina_attr),
+    .name = "dilation",
+    .type = LAMINA_ATTR_INTS,
+    .def = "1",
+    .min = 1,
+    .max = CONV_MAX_SIZE,
+    .count = 2,
+    .doc = "step between the taps of the kernel, by height and width"};
+const lamina_attr lamina_conv_groups_attr = {
+    .size = sizeof(lamina_attr),
+    .name = "groups",
+    .type = LAMINA_ATTR_INT,
+    .def = "1",
+    .min = 1,
+    .max = 1 << 24,
+    .doc = "groups of channels that are convolved apart"};
+const lamina_attr lamina_conv_bias_attr = {
+    .size = sizeof(lamina_attr),
+    .name = "bias",
+    .type = LAMINA_ATTR_BOOL,
+    .def = "true",
+    .doc = "add a learned bias"};
 
 static const lamina_port x_port = {.size = sizeof(lamina_port),
                                    .name = "x",
@@ -342,8 +353,9 @@ const lamina_layer lamina_layer_conv2d = {
     .doc = "two-dimensional convolution (cross-correlation) of images",
     .flags = LAMINA_LAYER_ACCUMULATES,
     .epilogues = LAMINA_EPILOGUE_AFFINE | LAMINA_EPILOGUE_ADD | LAMINA_EPILOGUE_CLAMP | LAMINA_EPILOGUE_ACTIVATION,
-    .attrs = (const lamina_attr *const[]){&out_channels, &kernel_attr, &stride, &padding_attr, &dilation, &groups,
-                                          &bias_attr, NULL},
+    .attrs = (const lamina_attr *const[]){&lamina_conv_out_channels_attr, &lamina_conv_kernel_attr, &stride,
+                                          &padding_attr, &lamina_conv_dilation_attr, &lamina_conv_groups_attr,
+                                          &lamina_conv_bias_attr, NULL},
     .ports = (const lamina_port *const[]){&x_port, &y_port, &weight_port, &bias_port, NULL},
     .kernels = (const lamina_kernel *const[]){&winograd4x4, &winograd2x2, &direct, NULL},
     .infer = infer,

@@ -13,6 +13,12 @@
 #include "../layer.h"
 #include "reduce.h"
 
+/* Attributes that conv2d and conv_transpose2d have in common. */
+extern const lamina_attr lamina_conv_out_channels_attr, lamina_conv_kernel_attr, lamina_conv_dilation_attr,
+    lamina_conv_groups_attr, lamina_conv_bias_attr;
+
+static inline size_t conv_larger(size_t a, size_t b) { return a > b ? a : b; }
+
 enum {
   CONV_LINE = 16,         /* floats in a cache line */
   CONV_MAX_SIZE = 1 << 16 /* of kernel, stride, padding and dilation */

@@ -164,8 +164,6 @@ static lamina_status infer(lamina_node *node) {
   return LAMINA_OK;
 }
 
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-
 static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   transposed t;
   lamina_status status = describe(node, &t);
@@ -178,10 +176,10 @@ static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   if (node->mode == LAMINA_TRAIN) {
     const int64_t pixels = s->images * s->h.in * s->w.in;
     c = backward_data_pass(&t);
-    if (passes == 2) cost->workspace = larger(cost->workspace, lamina_conv_run_workspace(&c));
-    cost->workspace = larger(cost->workspace, lamina_conv_backward_weights_workspace(s));
+    if (passes == 2) cost->workspace = conv_larger(cost->workspace, lamina_conv_run_workspace(&c));
+    cost->workspace = conv_larger(cost->workspace, lamina_conv_backward_weights_workspace(s));
     cost->workspace =
-        larger(cost->workspace, (size_t)lamina_column_sum_workspace(pixels, s->groups * s->in) * sizeof(float));
+        conv_larger(cost->workspace, (size_t)lamina_column_sum_workspace(pixels, s->groups * s->in) * sizeof(float));
   }
   const double inputs = (double)layer_count(&node->inputs[0]), weights = (double)layer_count(&node->params[0]);
   cost->flops = 2 * inputs * (double)(s->in * s->h.kernel * s->w.kernel);
@@ -250,19 +248,6 @@ static lamina_status backward(const lamina_node *node) {
   return status;
 }
 
-static const lamina_attr out_channels = {.size = sizeof(lamina_attr),
-                                         .name = "out_channels",
-                                         .type = LAMINA_ATTR_INT,
-                                         .min = 1,
-                                         .max = 1 << 24,
-                                         .doc = "channels of the output"};
-static const lamina_attr kernel_attr = {.size = sizeof(lamina_attr),
-                                        .name = "kernel",
-                                        .type = LAMINA_ATTR_INTS,
-                                        .min = 1,
-                                        .max = CONV_MAX_SIZE,
-                                        .count = 2,
-                                        .doc = "height and width of the kernel"};
 static const lamina_attr stride = {.size = sizeof(lamina_attr),
                                    .name = "stride",
                                    .type = LAMINA_ATTR_INTS,
@@ -279,23 +264,6 @@ static const lamina_attr padding_attr = {
     .min = 0,
     .max = CONV_MAX_SIZE,
     .doc = "taken off the output's edges: one number, height and width, or top, left, bottom, right"};
-static const lamina_attr dilation = {.size = sizeof(lamina_attr),
-                                     .name = "dilation",
-                                     .type = LAMINA_ATTR_INTS,
-                                     .def = "1",
-                                     .min = 1,
-                                     .max = CONV_MAX_SIZE,
-                                     .count = 2,
-                                     .doc = "step between the taps of the kernel, by height and width"};
-static const lamina_attr groups = {.size = sizeof(lamina_attr),
-                                   .name = "groups",
-                                   .type = LAMINA_ATTR_INT,
-                                   .def = "1",
-                                   .min = 1,
-                                   .max = 1 << 24,
-                                   .doc = "groups of channels that are convolved apart"};
-static const lamina_attr bias_attr = {
-    .size = sizeof(lamina_attr), .name = "bias", .type = LAMINA_ATTR_BOOL, .def = "true", .doc = "add a learned bias"};
 static const lamina_attr output_padding = {.size = sizeof(lamina_attr),
                                            .name = "output_padding",
                                            .type = LAMINA_ATTR_INTS,
@@ -338,8 +306,9 @@ const lamina_layer lamina_layer_conv_transpose2d = {
     .doc = "two-dimensional transposed convolution of images",
     .flags = LAMINA_LAYER_ACCUMULATES,
     .epilogues = LAMINA_EPILOGUE_AFFINE | LAMINA_EPILOGUE_ADD | LAMINA_EPILOGUE_CLAMP | LAMINA_EPILOGUE_ACTIVATION,
-    .attrs = (const lamina_attr *const[]){&out_channels, &kernel_attr, &stride, &padding_attr, &dilation, &groups,
-                                          &bias_attr, &output_padding, NULL},
+    .attrs = (const lamina_attr *const[]){&lamina_conv_out_channels_attr, &lamina_conv_kernel_attr, &stride,
+                                          &padding_attr, &lamina_conv_dilation_attr, &lamina_conv_groups_attr,
+                                          &lamina_conv_bias_attr, &output_padding, NULL},
     .ports = (const lamina_port *const[]){&x_port, &y_port, &weight_port, &bias_port, NULL},
     .kernels = (const lamina_kernel *const[]){&kernel, NULL},
     .infer = infer,

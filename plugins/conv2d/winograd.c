@@ -109,12 +109,12 @@ double lamina_conv_winograd_cost(const conv_shape *s, const lamina_winograd_form
   const double vector = s->host->cpu->vector_floats, in = (double)s->in, out = (double)s->out;
   const double weights = in * ceil(out / vector), points = form->points * form->points;
   const double bytes = 4 * in * out * (double)s->groups, images = (double)s->images;
+  const double arrival = weight_line(s->host->cpu, bytes * points) * (double)j.blocks;
   double cost = 0;
   for (int p = 0; p < form->points * form->points; p++) {
     const double rows = images * rows_of(&j.h, p / form->points == form->points - 1) *
                         rows_of(&j.w, p % form->points == form->points - 1);
-    const double line = weight_line(s->host->cpu, bytes * points);
-    cost += weights * (rows > line * (double)j.blocks ? rows : line * (double)j.blocks);
+    cost += weights * (rows > arrival ? rows : arrival);
   }
   cost *= 1 + TILE_STEPS / in;
   const double lanes = (ceil(in / vector) + 1) * (double)j.panel_blocks + ceil(out / vector) + (double)j.panels;
@@ -180,8 +180,8 @@ void lamina_conv_winograd_input(const winograd_task *task) {
   }
 }
 
-/* M(p) = V(p) * U(p), n columns, for the tiles that have the point. While a tile of the product runs, it fetches what the next point
-   multiplies with. */
+/* M(p) = V(p) * U(p), n columns, for the tiles that have the point. While a tile of the product runs, it fetches what the
+   next point multiplies with. */
 static void multiply_point(const winograd_task *task, int point, int64_t n, const float *u, const float *next) {
   const winograd_job *j = task->job;
   const int64_t nr = j->gemm->nr, depth = j->c->in;
