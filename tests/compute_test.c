@@ -39,7 +39,7 @@ int64_t compute_count(const lamina_tensor *t) {
   return count;
 }
 
-float *compute_at(const lamina_tensor *t, int64_t i) {
+TEST_UNCHECKED float *compute_at(const lamina_tensor *t, int64_t i) {
   const int64_t channels = t->dim[t->rank - 1], row = t->rank > 1 ? t->stride[t->rank - 2] : channels;
   return (float *)t->data + i / channels * row + i % channels;
 }
@@ -119,7 +119,7 @@ void compute_prepare(compute_case *c, const lamina_context *context) {
                           .inputs = c->inputs,
                           .outputs = c->outputs,
                           .params = c->params};
-  ck_assert_msg(c->layer->infer(&c->node) == LAMINA_OK, "%s", lamina_error_message(context));
+  test_that(c->layer->infer(&c->node) == LAMINA_OK, "%s", lamina_error_message(context));
   c->inputs[0] = like(c, &c->x, c->gap);
   allocate(&c->outputs[0], c->gap);
   const int params = c->params[1].rank < 0 ? 1 : 2;
@@ -153,7 +153,7 @@ static void check_gaps(const compute_case *c, const lamina_tensor *t) {
   const int64_t channels = t->dim[t->rank - 1];
   for (int64_t r = 0; r < rows_of(t); r++)
     for (int64_t i = channels; i < channels + c->gap; i++)
-      ck_assert_msg(isnan(((float *)t->data)[r * (channels + c->gap) + i]), "a gap between rows was written");
+      test_that(isnan(((float *)t->data)[r * (channels + c->gap) + i]), "a gap between rows was written");
 }
 
 static const lamina_kernel *choose_kernel(compute_case *c) {
@@ -171,7 +171,7 @@ void compute_run(compute_case *c, const lamina_context *context) {
   node->host = &context->host;
   const lamina_kernel *kernel = choose_kernel(c);
   node->packed = node->workspace = NULL;
-  ck_assert_msg(kernel->plan(node, &cost) == LAMINA_OK, "%s", lamina_error_message(context));
+  test_that(kernel->plan(node, &cost) == LAMINA_OK, "%s", lamina_error_message(context));
   guarded packed = buffer(cost.packed), workspace = buffer(cost.workspace);
   node->packed = packed.data;
   node->workspace = workspace.data;
@@ -186,7 +186,7 @@ void compute_run(compute_case *c, const lamina_context *context) {
     ck_assert_int_eq(kernel->backward(node), LAMINA_OK);
     check_gaps(c, &c->d_inputs[0]);
   }
-  ck_assert_msg(guarded_free(&packed) && guarded_free(&workspace), "a buffer was written past its end");
+  test_that(guarded_free(&packed) && guarded_free(&workspace), "a buffer was written past its end");
   node->packed = node->workspace = NULL;
 }
 
@@ -204,7 +204,7 @@ void compute_compare(const compute_case *c, const char *what, const lamina_tenso
   const double tolerance = c->tolerance > 0 ? c->tolerance : 2e-6;
   for (int64_t i = 0; i < compute_count(got); i++) {
     const double error = fabs(*compute_at(got, i) - want[i]);
-    ck_assert_msg(error <= tolerance * magnitude[i] + 1e-30, "%s: number %lld is %.9g, not %.9g (magnitude %g)", what,
+    test_that(error <= tolerance * magnitude[i] + 1e-30, "%s: number %lld is %.9g, not %.9g (magnitude %g)", what,
                   (long long)i, (double)*compute_at(got, i), want[i], magnitude[i]);
   }
 }
@@ -217,7 +217,7 @@ float *compute_copy(const lamina_tensor *t) {
 
 void compute_same_bits(const char *what, const lamina_tensor *t, const float *other, int threads) {
   for (int64_t i = 0; i < compute_count(t); i++)
-    ck_assert_msg(memcmp(compute_at(t, i), &other[i], sizeof(float)) == 0,
+    test_that(memcmp(compute_at(t, i), &other[i], sizeof(float)) == 0,
                   "%s: number %lld is %.9g with %d threads, %.9g with 1", what, (long long)i, (double)*compute_at(t, i),
                   threads, (double)other[i]);
 }

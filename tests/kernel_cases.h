@@ -53,8 +53,8 @@ static inline matrix matrix_copy(const matrix *from, guard_side side) {
 static inline void matrix_free(matrix *m, const char *what) {
   for (int64_t i = 0; i + 1 < m->rows; i++)
     for (int64_t c = m->channels; c < m->ld; c++)
-      ck_assert_msg(isnan(m->data[i * m->ld + c]), "%s: wrote between rows %lld and the next", what, (long long)i);
-  ck_assert_msg(guarded_free(&m->memory), "%s: wrote outside", what);
+      test_that(isnan(m->data[i * m->ld + c]), "%s: wrote between rows %lld and the next", what, (long long)i);
+  test_that(guarded_free(&m->memory), "%s: wrote outside", what);
 }
 
 static inline int same_bits(const float *a, const float *b, int64_t n) {
@@ -69,7 +69,7 @@ static inline int close_to(float got, double want, double bound) {
 }
 
 #define assert_close(got, want, bound, format, ...)                                                                    \
-  ck_assert_msg(close_to(got, want, bound), "%s: " format ": %.9g instead of %.9g (bound %.3g)", kernels->isa,         \
+  test_that(close_to(got, want, bound), "%s: " format ": %.9g instead of %.9g (bound %.3g)", kernels->isa,         \
                 __VA_ARGS__, (double)(got), (double)(want), (double)(bound))
 
 #endif

@@ -71,7 +71,7 @@ static void depthwise_free(depthwise_case *k) {
   matrix_free(&k->x, "x");
   matrix_free(&k->y, "y");
   matrix_free(&k->add, "add");
-  ck_assert_msg(guarded_free(&k->weights) && guarded_free(&k->bias), "wrote to the weights' surroundings");
+  test_that(guarded_free(&k->weights) && guarded_free(&k->bias), "wrote to the weights' surroundings");
 }
 
 /* The sum in double and, in *size, of the magnitudes. */
@@ -180,8 +180,8 @@ START_TEST(depthwise_keeps_nan_where_it_belongs) {
                               .lo = 0,
                               .hi = 100};
   kernels->depthwise->forward(&d, 0, 3);
-  ck_assert_msg(y[3] == 4 && y[16 + 3] == 6 && y[48 + 3] == 6, "padding was multiplied");
-  ck_assert_msg(isnan(y[8 * 16 + 3]) && isnan(y[4 * 16 + 3]) && !isnan(y[4 * 16 + 2]), "NaN was lost or spread");
+  test_that(y[3] == 4 && y[16 + 3] == 6 && y[48 + 3] == 6, "padding was multiplied");
+  test_that(isnan(y[8 * 16 + 3]) && isnan(y[4 * 16 + 3]) && !isnan(y[4 * 16 + 2]), "NaN was lost or spread");
 }
 END_TEST
 

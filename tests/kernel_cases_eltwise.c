@@ -85,7 +85,7 @@ START_TEST(activations_are_exact_at_every_size) {
                      (double)x.data[i], (long long)i, (long long)n);
       }
       kernels->eltwise->activation[a](n, parameters_of(a), x.data, x.data);
-      ck_assert_msg(same_bits(x.data, y.data, n), "%s: activation %d in place", kernels->isa, a);
+      test_that(same_bits(x.data, y.data, n), "%s: activation %d in place", kernels->isa, a);
       matrix_free(&x, "activation x");
       matrix_free(&y, "activation y");
     }
@@ -130,8 +130,8 @@ START_TEST(activations_hold_at_extremes) {
     }
   }
   kernels->eltwise->activation[LAMINA_ACTIVATION_TANH](N, NULL, extremes, y);
-  ck_assert_msg(signbit(y[1]) && !signbit(y[0]), "%s: tanh keeps the sign of zero", kernels->isa);
-  ck_assert_msg(y[9] == 1e-45f && y[10] == -1e-45f, "%s: tanh of the smallest float is itself", kernels->isa);
+  test_that(signbit(y[1]) && !signbit(y[0]), "%s: tanh keeps the sign of zero", kernels->isa);
+  test_that(y[9] == 1e-45f && y[10] == -1e-45f, "%s: tanh of the smallest float is itself", kernels->isa);
 }
 END_TEST
 
@@ -166,7 +166,7 @@ START_TEST(activation_gradients_follow_from_y_or_x) {
       }
       if (!accumulate) {
         kernels->eltwise->activation_backward[a](n, parameters_of(a), y.data, dy.data, 0, dy.data);
-        ck_assert_msg(same_bits(dx.data, dy.data, n), "%s: gradient of activation %d in place", kernels->isa, a);
+        test_that(same_bits(dx.data, dy.data, n), "%s: gradient of activation %d in place", kernels->isa, a);
       }
       matrix_free(&y, "y");
       matrix_free(&dy, "dy");
@@ -189,7 +189,7 @@ START_TEST(gradient_of_nan_and_infinity) {
   for (int a = 0; a < 2; a++) {
     kernels->eltwise->activation_backward[tested[a]](20, none, y, dy, 0, dx);
     for (int i = 0; i < 20; i++)
-      ck_assert_msg(dx[i] == (i % 2 ? 0.0f : 5.0f), "%s: activation %d, element %d", kernels->isa, tested[a], i);
+      test_that(dx[i] == (i % 2 ? 0.0f : 5.0f), "%s: activation %d, element %d", kernels->isa, tested[a], i);
   }
 }
 END_TEST
@@ -232,18 +232,18 @@ START_TEST(add_and_clamp_at_every_size) {
     }
     matrix in_place = matrix_copy(&o.b, s % 2);
     eltwise->add(n, o.a.data, in_place.data, lo, hi, in_place.data);
-    ck_assert_msg(same_bits(in_place.data, o.y.data, n), "%s: add onto b", kernels->isa);
+    test_that(same_bits(in_place.data, o.y.data, n), "%s: add onto b", kernels->isa);
     matrix_free(&in_place, "in place");
     in_place = matrix_copy(&o.a, s % 2);
     eltwise->add(n, in_place.data, o.b.data, lo, hi, in_place.data);
-    ck_assert_msg(same_bits(in_place.data, o.y.data, n), "%s: add onto a", kernels->isa);
+    test_that(same_bits(in_place.data, o.y.data, n), "%s: add onto a", kernels->isa);
     matrix_free(&in_place, "in place");
     eltwise->clamp(n, -1.0f, 2.0f, o.a.data, o.y.data);
     for (int64_t i = 0; i < n; i++)
       assert_close(o.y.data[i], clamped((double)o.a.data[i], -1, 2), 0, "clamp, %lld of %lld", (long long)i,
                    (long long)n);
     eltwise->clamp(n, -1.0f, 2.0f, o.a.data, o.a.data);
-    for (int64_t i = 0; i + 1 < n; i++) ck_assert(o.a.data[i] == o.y.data[i]);
+    for (int64_t i = 0; i + 1 < n; i++) test_that(o.a.data[i] == o.y.data[i], "in place differs at %lld", (long long)i);
     operands_free(&o);
   }
 }
@@ -283,11 +283,11 @@ START_TEST(one_value_that_is_not_finite_is_found_anywhere) {
   for (int s = 0; s < 2 * N_SIZES; s++) {
     const int64_t n = sizes[s / 2];
     matrix x = matrix_random(&r, 1, n, 0, s % 2, -FLT_MAX / 4, FLT_MAX / 4);
-    ck_assert_msg(kernels->eltwise->all_finite(n, x.data), "%s: %lld finite values", kernels->isa, (long long)n);
+    test_that(kernels->eltwise->all_finite(n, x.data), "%s: %lld finite values", kernels->isa, (long long)n);
     for (int64_t i = 0; i < n; i++) {
       const float kept = x.data[i];
       x.data[i] = bad[i % 3];
-      ck_assert_msg(!kernels->eltwise->all_finite(n, x.data), "%s: %lld of %lld", kernels->isa, (long long)i,
+      test_that(!kernels->eltwise->all_finite(n, x.data), "%s: %lld of %lld", kernels->isa, (long long)i,
                     (long long)n);
       x.data[i] = kept;
     }

@@ -53,7 +53,7 @@ static void check_moments(test_random *r, const norm_case *c) {
   check_sums(c, "sum", sum.data, want[0], want[1]);
   check_sums(c, "sum of squares", square.data, want[2], want[3]);
   c->kernels->norm->moments(c->rows, n, x.data, x.ld, shift.data, again.data, square.data);
-  ck_assert_msg(same_bits(again.data, sum.data, n), "%s: moments, called twice", c->kernels->isa);
+  test_that(same_bits(again.data, sum.data, n), "%s: moments, called twice", c->kernels->isa);
   c->kernels->norm->column_sum(c->rows, n, x.data, x.ld, plain.data);
   check_sums(c, "column sum", plain.data, plain_want, plain_size);
   matrix *all[] = {&x, &shift, &sum, &square, &again, &plain};
@@ -157,7 +157,7 @@ static void check_normalize(test_random *r, const norm_case *c, int with_add, in
   for (int64_t i = 0; i < c->rows; i++)
     for (int64_t k = 0; k < n; k++) {
       const float got = in_place->data[i * y.ld + k], want = y.data[i * y.ld + k];
-      ck_assert_msg(got == want || (isnan(got) && isnan(want)), "%s: normalize in place (%s)", kernels->isa, text);
+      test_that(got == want || (isnan(got) && isnan(want)), "%s: normalize in place (%s)", kernels->isa, text);
     }
   matrix *all[] = {&x, &other, &y, &mean, &scale, &offset};
   for (int i = 0; i < 6; i++) matrix_free(all[i], "normalize");
@@ -200,7 +200,7 @@ static void check_backward_apply(test_random *r, const norm_case *c, clamp_by by
     t.k.d_add = NULL;
     kernels->norm->backward_apply(&t.k);
     for (int64_t i = 0; i < c->rows; i++)
-      ck_assert_msg(same_bits(t.dy.data + i * t.dy.ld, dx.data + i * dx.ld, n), "%s: backward_apply in place (%s)",
+      test_that(same_bits(t.dy.data + i * t.dy.ld, dx.data + i * dx.ld, n), "%s: backward_apply in place (%s)",
                     kernels->isa, text);
   }
   backward_free(&t);
@@ -271,7 +271,8 @@ static void check_channels(test_random *r, const norm_case *c) {
     m2_b[i] = m2[i];
   }
   kernels->norm->merge(n, rows, rows_b, mean_b, m2_b, mean, m2);
-  for (int64_t i = 0; i < n; i++) ck_assert(mean[i] == mean_b[i] && fabs(m2[i] - 2 * m2_b[i]) < 1e-10 * m2[i]);
+  for (int64_t i = 0; i < n; i++)
+    test_that(mean[i] == mean_b[i] && fabs(m2[i] - 2 * m2_b[i]) < 1e-10 * m2[i], "channel %lld", (long long)i);
   for (int i = 0; i < 5; i++) out[i] = matrix_new(1, n, 0, c->side);
   const int plain = (int)test_random_below(r, 2);
   const lamina_norm_channels k = {.channels = n, .rows = rows, .eps = 1e-3, .mean = mean, .m2 = m2,
@@ -281,7 +282,7 @@ static void check_channels(test_random *r, const norm_case *c) {
   kernels->norm->finish(&k);
   for (int64_t i = 0; i < n; i++) {
     const double invstd = 1 / sqrt(m2[i] / rows + 1e-3), scale = invstd * (plain ? 1 : (double)weight.data[i]);
-    ck_assert(fabs((double)out[0].data[i] + (double)out[1].data[i] - mean[i]) < 1e-12 * fabs(mean[i]));
+    test_that(fabs((double)out[0].data[i] + (double)out[1].data[i] - mean[i]) < 1e-12 * fabs(mean[i]), "channel %lld", (long long)i);
     assert_close(out[2].data[i], invstd, ROUNDING * invstd, "invstd %lld", (long long)i);
     assert_close(out[3].data[i], scale, ROUNDING * fabs(scale), "scale %lld", (long long)i);
     assert_close(out[4].data[i], (plain ? 0 : (double)bias.data[i]) - (double)out[1].data[i] * scale, 1e-7, "offset %lld",
@@ -315,9 +316,9 @@ START_TEST(a_nan_stays_in_its_channel) {
   x[299 * CHANNELS + 20] = INFINITY;
   kernels->norm->moments(ROWS, CHANNELS, x, CHANNELS, zero, sum, square);
   for (int c = 0; c < CHANNELS; c++) {
-    ck_assert_msg(isnan(sum[c]) == (c == 5) && isinf(sum[c]) == (c == 20), "%s: channel %d: %g", kernels->isa, c,
+    test_that(isnan(sum[c]) == (c == 5) && isinf(sum[c]) == (c == 20), "%s: channel %d: %g", kernels->isa, c,
                   (double)sum[c]);
-    ck_assert_msg(isnan(square[c]) == (c == 5) && isinf(square[c]) == (c == 20), "%s: channel %d", kernels->isa, c);
+    test_that(isnan(square[c]) == (c == 5) && isinf(square[c]) == (c == 20), "%s: channel %d", kernels->isa, c);
   }
 }
 END_TEST

@@ -25,7 +25,7 @@ START_TEST(softmax_of_every_length) {
     assert_close(log_sum, max + log(sum), ROUNDING * (fabs(max) + (double)n / 2 + 8), "log of the sum of %lld",
                  (long long)n);
     kernels->softmax->forward(n, x.data, x.data);
-    ck_assert_msg(same_bits(x.data, y.data, n), "%s: softmax in place", kernels->isa);
+    test_that(same_bits(x.data, y.data, n), "%s: softmax in place", kernels->isa);
     matrix_free(&x, "x");
     matrix_free(&y, "y");
   }
@@ -38,15 +38,15 @@ START_TEST(softmax_at_extremes) {
   float x[N], y[N];
   for (int i = 0; i < N; i++) x[i] = i == 20 ? 3e38f : -3e38f;
   assert_close(kernels->softmax->forward(N, x, y), 3e38, 1e32, "log of the sum, %s", "one huge");
-  for (int i = 0; i < N; i++) ck_assert_msg(y[i] == (i == 20 ? 1.0f : 0.0f), "%s: element %d", kernels->isa, i);
+  for (int i = 0; i < N; i++) test_that(y[i] == (i == 20 ? 1.0f : 0.0f), "%s: element %d", kernels->isa, i);
   for (int i = 0; i < N; i++) x[i] = i % 2 ? -INFINITY : 2.0f;
   kernels->softmax->forward(N, x, y);
   for (int i = 0; i < N; i++)
     assert_close(y[i], i % 2 ? 0.0 : 1.0 / 19, 1e-7, "half of them %s, element %d", "-inf", i);
   for (int bad = 0; bad < N; bad++) {
     for (int i = 0; i < N; i++) x[i] = i == bad ? NAN : (float)i;
-    ck_assert_msg(isnan(kernels->softmax->forward(N, x, y)), "%s: NaN at %d is lost", kernels->isa, bad);
-    for (int i = 0; i < N; i++) ck_assert_msg(isnan(y[i]), "%s: NaN at %d, element %d", kernels->isa, bad, i);
+    test_that(isnan(kernels->softmax->forward(N, x, y)), "%s: NaN at %d is lost", kernels->isa, bad);
+    for (int i = 0; i < N; i++) test_that(isnan(y[i]), "%s: NaN at %d, element %d", kernels->isa, bad, i);
   }
 }
 END_TEST
@@ -72,7 +72,7 @@ START_TEST(softmax_gradient_of_every_length) {
     }
     if (!accumulate) {
       kernels->softmax->backward(n, y.data, dy.data, 0, dy.data);
-      ck_assert_msg(same_bits(dx.data, dy.data, n), "%s: softmax gradient in place", kernels->isa);
+      test_that(same_bits(dx.data, dy.data, n), "%s: softmax gradient in place", kernels->isa);
     }
     matrix *all[] = {&y, &dy, &dx, &old};
     for (int i = 0; i < 4; i++) matrix_free(all[i], "softmax backward");
@@ -179,7 +179,7 @@ START_TEST(squares_are_summed_in_double) {
     double want = 0;
     for (int64_t i = 0; i < n; i++) want += (double)x.data[i] * (double)x.data[i];
     const double got = kernels->optimizer->sum_squares(n, x.data);
-    ck_assert_msg(fabs(got - want) <= 1e-13 * want, "%s: %.17g instead of %.17g, %lld", kernels->isa, got, want,
+    test_that(fabs(got - want) <= 1e-13 * want, "%s: %.17g instead of %.17g, %lld", kernels->isa, got, want,
                   (long long)n);
     matrix_free(&x, "x");
   }

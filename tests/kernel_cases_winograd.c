@@ -79,9 +79,9 @@ static void check_input(const lamina_kernels *kernels, const matrices *m, test_r
   for (int i = 0; i < n * n; i++) {
     const int absent = i / n >= rows || i % n >= columns;
     for (int64_t c = 0; absent && c < channels; c++)
-      ck_assert_msg(isnan(v.data[i * whole + c]), "%s: wrote a point that a narrow tile has not", kernels->isa);
+      test_that(isnan(v.data[i * whole + c]), "%s: wrote a point that a narrow tile has not", kernels->isa);
   }
-  ck_assert_msg(guarded_free(&v), "%s: input wrote outside", kernels->isa);
+  test_that(guarded_free(&v), "%s: input wrote outside", kernels->isa);
   for (int i = 0; i < n * n; i++) matrix_free(&x[i], "x");
 }
 
@@ -142,7 +142,7 @@ static void check_output(const lamina_kernels *kernels, const matrices *f, test_
                    (long long)channels);
     }
   for (int i = 0; i < outputs * outputs; i++) {
-    for (int64_t c = 0; !y_pixel[i] && c < channels; c++) ck_assert(isnan(y[i].data[c]));
+    for (int64_t c = 0; !y_pixel[i] && c < channels; c++) test_that(isnan(y[i].data[c]), "written outside at %lld", (long long)c);
     matrix_free(&y[i], "y");
     matrix_free(&add[i], "add");
   }
@@ -208,7 +208,7 @@ static void check_output_transposed(const lamina_kernels *kernels, const matrice
     for (int64_t c = 0; c < channels; c++) {
       const float got = m.data[i * whole + c];
       if (i / n >= rows || i % n >= columns) {
-        ck_assert_msg(isnan(got), "%s: wrote a point that a narrow tile has not", kernels->isa);
+        test_that(isnan(got), "%s: wrote a point that a narrow tile has not", kernels->isa);
         continue;
       }
       double want = 0, size = 0;
@@ -219,7 +219,7 @@ static void check_output_transposed(const lamina_kernels *kernels, const matrice
       }
       assert_close(got, want, 16 * ROUNDING * size, "output_transposed, point %d, channel %lld", i, (long long)c);
     }
-  ck_assert_msg(guarded_free(&m), "%s: output_transposed wrote outside", kernels->isa);
+  test_that(guarded_free(&m), "%s: output_transposed wrote outside", kernels->isa);
   for (int i = 0; i < outputs * outputs; i++) matrix_free(&dy[i], "dy");
 }
 
@@ -281,7 +281,7 @@ START_TEST(matrices_make_a_correlation) {
       }
       for (int i = 0; i < outputs - narrow; i++) {
         const double want = g[0] * x[i] + g[1] * x[i + 1] + g[2] * x[i + 2];
-        ck_assert_msg(fabs(y[i] - want) < 1e-13, "output %d of F(%d, 3): %.17g instead of %.17g", i, outputs, y[i], want);
+        test_that(fabs(y[i] - want) < 1e-13, "output %d of F(%d, 3): %.17g instead of %.17g", i, outputs, y[i], want);
       }
     }
 }

@@ -158,7 +158,7 @@ static void large_batch(const char *shape, int64_t padding, float mean, float de
     double m, v, s1 = 0, s2 = 0, size = 0;
     statistics(x, rows, channels, i, &m, &v);
     double unbiased = v * (double)rows / (double)(rows - 1), r = 1 / sqrt(v), w = *case_at(&c.params[WEIGHT], i);
-    ck_assert_msg(fabs(*case_at(&c.params[VAR], i) / unbiased - 1) < 1e-6, "%s: variance of channel %lld off by %.3g",
+    test_that(fabs(*case_at(&c.params[VAR], i) / unbiased - 1) < 1e-6, "%s: variance of channel %lld off by %.3g",
                   shape, (long long)i, *case_at(&c.params[VAR], i) / unbiased - 1);
     ck_assert_double_eq_tol(*case_at(&c.params[MEAN], i), m, 1e-7 * fabs(m) + 1e-6 * sqrt(v));
     for (int64_t k = i; k < rows * channels; k += channels) {
@@ -171,9 +171,9 @@ static void large_batch(const char *shape, int64_t padding, float mean, float de
     for (int64_t k = i; k < rows * channels; k += channels * (1 + rows / 50)) {
       double y = (x[k] - m) * r * w + *case_at(&c.params[BIAS], i);
       double dx = w * r * (dy[k] - s1 / (double)rows - (x[k] - m) * r * r * s2 / (double)rows);
-      ck_assert_msg(fabs(*case_at(&c.outputs[0], k) - y) < 5e-6, "%s: y is %.9g, not %.9g", shape,
+      test_that(fabs(*case_at(&c.outputs[0], k) - y) < 5e-6, "%s: y is %.9g, not %.9g", shape,
                     *case_at(&c.outputs[0], k), y);
-      ck_assert_msg(fabs(*case_at(&c.d_inputs[0], k) - dx) < 5e-6 * w * r, "%s: dx is %.9g, not %.9g", shape,
+      test_that(fabs(*case_at(&c.d_inputs[0], k) - dx) < 5e-6 * w * r, "%s: dx is %.9g, not %.9g", shape,
                     *case_at(&c.d_inputs[0], k), dx);
     }
   }

@@ -129,7 +129,7 @@ void case_begin(layer_case *c, const lamina_layer *layer, lamina_mode mode, cons
       parse_attribute(layer->attrs[i], value, &c->attrs[i]);
       found = 1;
     }
-    ck_assert_msg(found, "%s has no attribute %s", layer->name, key);
+    test_that(found, "%s has no attribute %s", layer->name, key);
   }
 }
 
@@ -223,7 +223,8 @@ static void *buffer(size_t bytes) {
 }
 
 static void check_buffer(const void *p, size_t bytes) {
-  for (int i = 0; i < GUARD; i++) ck_assert_int_eq(((const unsigned char *)p)[bytes + (size_t)i], 0xFF);
+  for (int i = 0; i < GUARD; i++) 
+    test_that(((const unsigned char *)p)[bytes + (size_t)i] == 0xFF, "written %d bytes past the end", i);
 }
 
 lamina_status case_prepare(layer_case *c, float lo, float hi) {
@@ -266,10 +267,10 @@ lamina_status case_prepare(layer_case *c, float lo, float hi) {
 
 void case_check_bounds(const layer_case *c) {
   for (int i = 0; i < c->node.n_inputs; i++) {
-    ck_assert_msg(row_gaps_intact(&c->inputs[i]), "%s wrote between the rows of input %d", c->layer->name, i);
-    ck_assert_msg(row_gaps_intact(&c->d_inputs[i]), "%s wrote between the rows of gradient %d", c->layer->name, i);
+    test_that(row_gaps_intact(&c->inputs[i]), "%s wrote between the rows of input %d", c->layer->name, i);
+    test_that(row_gaps_intact(&c->d_inputs[i]), "%s wrote between the rows of gradient %d", c->layer->name, i);
   }
-  ck_assert_msg(row_gaps_intact(&c->outputs[0]), "%s wrote between the rows of its output", c->layer->name);
+  test_that(row_gaps_intact(&c->outputs[0]), "%s wrote between the rows of its output", c->layer->name);
   if (c->node.saved) check_buffer(c->node.saved, c->cost.saved);
   if (c->node.workspace) check_buffer(c->node.workspace, c->cost.workspace);
 }
@@ -323,10 +324,10 @@ void case_refused(const lamina_layer *layer, const char *attributes, const char 
   host_state.message[0] = '\0';
   lamina_status status = case_infer(&c);
   if (status == LAMINA_OK && c.kernel->plan) status = c.kernel->plan(&c.node, &c.cost);
-  ck_assert_msg(status != LAMINA_OK, "%s accepts %s with %s", layer->name, shapes, attributes);
+  test_that(status != LAMINA_OK, "%s accepts %s with %s", layer->name, shapes, attributes);
   snprintf(text, sizeof text, "%s", words);
   rest = text;
   for (char *word; (word = strtok_r(rest, "|", &rest));) {
-    ck_assert_msg(strstr(case_message(), word) != NULL, "'%s' is not in the message: %s", word, case_message());
+    test_that(strstr(case_message(), word) != NULL, "'%s' is not in the message: %s", word, case_message());
   }
 }

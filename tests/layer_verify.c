@@ -9,7 +9,7 @@ static void expect_near(const char *what, const layer_case *c, const lamina_tens
   for (int64_t i = 0; i < n; i++) scale = fmax(scale, fabs(want[i]));
   for (int64_t i = 0; i < n; i++) {
     double value = *case_at(got, i);
-    ck_assert_msg(fabs(value - want[i]) <= tolerance * scale, "%s (padding %d): %s[%lld] is %.9g, not %.9g",
+    test_that(fabs(value - want[i]) <= tolerance * scale, "%s (padding %d): %s[%lld] is %.9g, not %.9g",
                   c->layer->name, (int)c->padding, what, (long long)i, value, want[i]);
   }
 }
@@ -109,10 +109,10 @@ static void verify_variant(const lamina_layer *layer, lamina_mode mode, const ch
   char text[128], *rest = text;
   snprintf(text, sizeof text, "%s", shapes);
   for (char *word; (word = strtok_r(rest, " ", &rest));) case_input(&c, word);
-  ck_assert_msg(case_infer(&c) == LAMINA_OK, "%s", case_message());
-  ck_assert_msg(case_prepare(&c, -2, 2) == LAMINA_OK, "%s", case_message());
+  test_that(case_infer(&c) == LAMINA_OK, "%s", case_message());
+  test_that(case_prepare(&c, -2, 2) == LAMINA_OK, "%s", case_message());
   doubles d = doubles_of(&c);
-  ck_assert_msg(case_forward(&c) == LAMINA_OK, "%s", case_message());
+  test_that(case_forward(&c) == LAMINA_OK, "%s", case_message());
   reference(&c, d.in, d.par, d.out);
   expect_near("output", &c, &c.outputs[0], d.out, tolerance);
   uint64_t inputs, params;

@@ -10,11 +10,11 @@ void net_check(const lamina_context *context, lamina_status status, const char *
 void net_expect(const lamina_context *context, lamina_status got, lamina_status wanted, const char *words, int line) {
   char list[256], *save = NULL;
   const char *message = lamina_error_message(context);
-  ck_assert_msg(got == wanted, "line %d: %s (%s), expected %s", line, lamina_status_name(got), message,
+  test_that(got == wanted, "line %d: %s (%s), expected %s", line, lamina_status_name(got), message,
                 lamina_status_name(wanted));
   snprintf(list, sizeof list, "%s", words);
   for (char *word = strtok_r(list, "|", &save); word; word = strtok_r(NULL, "|", &save))
-    ck_assert_msg(strstr(message, word), "line %d: \"%s\" does not name %s", line, message, word);
+    test_that(strstr(message, word), "line %d: \"%s\" does not name %s", line, message, word);
 }
 
 const net_case net_small = {"small",
@@ -46,7 +46,7 @@ lamina_context *net_context(int threads) {
       .size = sizeof options, .threads = threads, .error = message, .error_size = sizeof message};
   lamina_context_info info = {.size = sizeof info};
   const char *wanted = getenv("LAMINA_ISA");
-  ck_assert_msg(lamina_context_create(&options, &context) == LAMINA_OK, "%s", message);
+  test_that(lamina_context_create(&options, &context) == LAMINA_OK, "%s", message);
   NET_OK(context, lamina_context_get_info(context, &info));
   if (wanted && *wanted) ck_assert_str_eq(info.isa, wanted);
   return context;

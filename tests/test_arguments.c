@@ -114,7 +114,7 @@ START_TEST(a_bad_layer_is_refused_by_name) {
   const int parameters = lamina_graph_parameter_count(graph);
   const lamina_status status = lamina_graph_add(graph, bad_layers[_i].type, bad_layers[_i].name, bad_layers[_i].inputs,
                                                 bad_layers[_i].attributes);
-  ck_assert_msg(status != LAMINA_OK, "%s %s was accepted", bad_layers[_i].type,
+  test_that(status != LAMINA_OK, "%s %s was accepted", bad_layers[_i].type,
                 bad_layers[_i].attributes ? bad_layers[_i].attributes : "");
   EXPECT(status, status, bad_layers[_i].words);
   /* The graph is as it was. */

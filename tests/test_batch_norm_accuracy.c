@@ -33,7 +33,7 @@ static void check_outputs(net *n, const float *x, int64_t rows, int channel, dou
     largest = fmax(largest, fabs(exact));
   }
   printf("channel %d: y off by %.2e of %.3g\n", channel, worst, largest);
-  ck_assert_msg(worst <= n->spec->flags * 1e-6 * largest, "channel %d: y is off by %.3g of %.3g", channel, worst,
+  test_that(worst <= n->spec->flags * 1e-6 * largest, "channel %d: y is off by %.3g of %.3g", channel, worst,
                 largest);
 }
 
@@ -58,7 +58,7 @@ static void check_statistics(const net_case *spec, double centre, double deviati
     const double unbiased = variance * (double)rows / ((double)rows - 1);
     const double error = fabs(running_var[c] - unbiased) / unbiased;
     printf("channel %d: variance off by %.2e, mean by %.2e\n", c, error, fabs(running_mean[c] - mean) / fabs(mean));
-    ck_assert_msg(error < 1e-6, "channel %d: variance %.9g, exactly %.9g: off by %.3g", c, running_var[c], unbiased,
+    test_that(error < 1e-6, "channel %d: variance %.9g, exactly %.9g: off by %.3g", c, running_var[c], unbiased,
                   error);
     /* The mean is stored in fp32. */
     ck_assert_double_le(fabs(running_mean[c] - mean), 0x1p-24 * fabs(mean) * 1.01 + 1e-12);

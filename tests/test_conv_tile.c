@@ -91,7 +91,7 @@ static void case_new(tile_case *t, test_random *r, const lamina_conv_kernels *ke
 
 static void case_free(tile_case *t) {
   ck_assert(guarded_free(&t->a) && guarded_free(&t->b) && guarded_free(&t->bias) && guarded_free(&t->add));
-  ck_assert_msg(guarded_free(&t->c), "something outside of C was written");
+  test_that(guarded_free(&t->c), "something outside of C was written");
   free(t->before);
 }
 
@@ -129,12 +129,12 @@ static void case_check(const lamina_kernels *table, tile_case *t) {
     const int64_t m = i / x->c_row;
     const int j = (int)(i % x->c_row);
     if (j >= x->n) {
-      ck_assert_msg(memcmp(&x->c[i], &t->before[i], sizeof(float)) == 0, "%s: wrote between the rows", table->isa);
+      test_that(memcmp(&x->c[i], &t->before[i], sizeof(float)) == 0, "%s: wrote between the rows", table->isa);
       continue;
     }
     double scale;
     const double expected = reference(t, table->conv, m, j, &scale);
-    ck_assert_msg(fabs((double)x->c[i] - expected) <= (double)depth * 0x1p-23 * scale,
+    test_that(fabs((double)x->c[i] - expected) <= (double)depth * 0x1p-23 * scale,
                   "%s tile[%d][%d] n %d runs %d repeat %d parts %d: C(%d, %d) is %.9g, not %.9g", table->isa, t->rows,
                   t->vectors, x->n, (int)x->runs, (int)x->repeat, t->parts, (int)m, j, (double)x->c[i], expected);
   }
@@ -252,7 +252,7 @@ START_TEST(an_element_has_the_same_bits_in_every_tile) {
                                    .repeat = 1};
         k->tile[1][v](&single);
         const int n = v * k->vector < k->nr ? v * k->vector : k->nr;
-        ck_assert_msg(memcmp(c, whole + m * 64, (size_t)n * sizeof(float)) == 0, "%s: tile[1][%d] has other bits",
+        test_that(memcmp(c, whole + m * 64, (size_t)n * sizeof(float)) == 0, "%s: tile[1][%d] has other bits",
                       tables[i]->isa, v);
       }
   }

@@ -41,13 +41,8 @@ static void set_attributes(compute_case *c, const transpose_case *s) {
   c->x = (lamina_tensor){.rank = 4, .dim = {s->n, s->h, s->w, s->c}};
 }
 
-static void add_to(double *sum, double *size, int64_t i, double value) {
-  sum[i] += value;
-  size[i] += fabs(value);
-}
-
 /* One input pixel and tap: all channels of all groups. */
-static void add_tap(const compute_case *c, const transpose_case *s, int64_t x_pixel, int64_t y_pixel, int64_t tap,
+TEST_UNCHECKED static void add_tap(const compute_case *c, const transpose_case *s, int64_t x_pixel, int64_t y_pixel, int64_t tap,
                     reference *r) {
   const int64_t in = s->c / s->groups, out = s->o / s->groups, taps = s->kh * s->kw;
   const float *weight = c->params[0].data;
@@ -55,32 +50,32 @@ static void add_tap(const compute_case *c, const transpose_case *s, int64_t x_pi
     for (int64_t o = 0; o < out; o++) {
       const int64_t channel = i / in * out + o, w = (i * out + o) * taps + tap;
       const double x = *compute_at(&c->inputs[0], x_pixel * s->c + i), scale = c->scale ? c->scale[channel] : 1;
-      add_to(r->y, r->y_size, y_pixel * s->o + channel, x * weight[w] * scale);
+      compute_add(r->y, r->y_size, y_pixel * s->o + channel, x * weight[w] * scale);
       if (c->mode != LAMINA_TRAIN) continue;
       const double dy = *compute_at(&c->d_outputs[0], y_pixel * s->o + channel);
-      add_to(r->dx, r->dx_size, x_pixel * s->c + i, dy * weight[w]);
-      add_to(r->dw, r->dw_size, w, dy * x);
+      compute_add(r->dx, r->dx_size, x_pixel * s->c + i, dy * weight[w]);
+      compute_add(r->dw, r->dw_size, w, dy * x);
     }
 }
 
 static void finish(const compute_case *c, const transpose_case *s, reference *r) {
   for (int64_t i = 0; i < compute_count(&c->outputs[0]); i++) {
     const int64_t o = i % s->o;
-    if (s->bias) add_to(r->y, r->y_size, i, ((float *)c->params[1].data)[o] * (c->scale ? c->scale[o] : 1.0));
-    if (c->shift) add_to(r->y, r->y_size, i, c->shift[o]);
-    if (c->epilogue & LAMINA_EPILOGUE_ADD) add_to(r->y, r->y_size, i, *compute_at(&c->node.epilogue.add, i));
+    if (s->bias) compute_add(r->y, r->y_size, i, ((float *)c->params[1].data)[o] * (c->scale ? c->scale[o] : 1.0));
+    if (c->shift) compute_add(r->y, r->y_size, i, c->shift[o]);
+    if (c->epilogue & LAMINA_EPILOGUE_ADD) compute_add(r->y, r->y_size, i, *compute_at(&c->node.epilogue.add, i));
     r->y[i] = compute_activation(c, fmin(fmax(r->y[i], c->node.epilogue.lo), c->node.epilogue.hi));
     r->y_size[i] += c->epilogue & LAMINA_EPILOGUE_ACTIVATION ? 1 : 0;
-    if (c->mode == LAMINA_TRAIN && s->bias) add_to(r->db, r->db_size, o, *compute_at(&c->d_outputs[0], i));
+    if (c->mode == LAMINA_TRAIN && s->bias) compute_add(r->db, r->db_size, o, *compute_at(&c->d_outputs[0], i));
   }
   if (!c->accumulate || c->mode != LAMINA_TRAIN) return;
-  for (int64_t i = 0; i < compute_count(&c->x); i++) add_to(r->dx, r->dx_size, i, *compute_at(&c->before_dx, i));
+  for (int64_t i = 0; i < compute_count(&c->x); i++) compute_add(r->dx, r->dx_size, i, *compute_at(&c->before_dx, i));
   for (int64_t i = 0; i < compute_count(&c->params[0]); i++)
-    add_to(r->dw, r->dw_size, i, *compute_at(&c->before_dp[0], i));
-  for (int64_t i = 0; s->bias && i < s->o; i++) add_to(r->db, r->db_size, i, *compute_at(&c->before_dp[1], i));
+    compute_add(r->dw, r->dw_size, i, *compute_at(&c->before_dp[0], i));
+  for (int64_t i = 0; s->bias && i < s->o; i++) compute_add(r->db, r->db_size, i, *compute_at(&c->before_dp[1], i));
 }
 
-static reference compute_reference(const compute_case *c, const transpose_case *s) {
+TEST_UNCHECKED static reference compute_reference(const compute_case *c, const transpose_case *s) {
   const int64_t oh = c->outputs[0].dim[1], ow = c->outputs[0].dim[2];
   const size_t ny = (size_t)compute_count(&c->outputs[0]), nx = (size_t)compute_count(&c->x);
   const size_t nw = (size_t)compute_count(&c->params[0]), no = (size_t)s->o;
@@ -234,7 +229,7 @@ static void refused(const transpose_case *s, lamina_status status, const char *w
                       .n_outputs = 1,
                       .n_params = 2};
   ck_assert_int_eq(c.layer->infer(&node), status);
-  ck_assert_msg(strstr(lamina_error_message(context), word) != NULL, "'%s' does not say '%s'",
+  test_that(strstr(lamina_error_message(context), word) != NULL, "'%s' does not say '%s'",
                 lamina_error_message(context), word);
   lamina_context_destroy(context);
 }

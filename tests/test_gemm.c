@@ -97,7 +97,7 @@ static void case_restore(tile_case *t) { memcpy(t->tile.c, t->before, (size_t)t-
 
 static void case_free(tile_case *t) {
   ck_assert(guarded_free(&t->a) && guarded_free(&t->b) && guarded_free(&t->bias) && guarded_free(&t->add));
-  ck_assert_msg(guarded_free(&t->c), "something outside of C was written");
+  test_that(guarded_free(&t->c), "something outside of C was written");
   free(t->before);
 }
 
@@ -132,11 +132,11 @@ static void case_check(const lamina_kernels *table, tile_case *t) {
   for (int64_t i = 0; i < t->c_count; i++) {
     const int m = (int)(i / x->c_row), j = (int)(i % x->c_row);
     if (j >= x->n) {
-      ck_assert_msg(memcmp(&x->c[i], &t->before[i], sizeof(float)) == 0, "%s: wrote between the rows", table->isa);
+      test_that(memcmp(&x->c[i], &t->before[i], sizeof(float)) == 0, "%s: wrote between the rows", table->isa);
       continue;
     }
     double scale, expected = reference(t, m, j, &scale), bound = (double)(x->batch * x->k + 4) * 0x1p-23 * scale;
-    ck_assert_msg(
+    test_that(
         fabs((double)x->c[i] - expected) <= bound,
         "%s tile[%d] of %d panels, n %d batch %d k %d a_row %d a_k %d: C(%d, %d) is %.9g, not %.9g (bound %.3g)",
         table->isa, t->rows, t->panels, x->n, (int)x->batch, (int)x->k, (int)x->a_row, (int)x->a_k, m, j,
@@ -215,7 +215,7 @@ START_TEST(a_shape_does_not_change_bits) {
           if (one.add) one.add += n0;
           g->tile[t.rows](&one);
         }
-        ck_assert_msg(memcmp(whole, t.tile.c, (size_t)t.c_count * sizeof(float)) == 0,
+        test_that(memcmp(whole, t.tile.c, (size_t)t.c_count * sizeof(float)) == 0,
                       "%s: %d panels side by side give other bits than one after the other, n %d", tables[i]->isa,
                       t.panels, n);
         free(whole);
@@ -283,7 +283,7 @@ START_TEST(an_element_has_the_same_bits_in_every_tile) {
       for (int rows = 1; rows <= g->mr; rows++)
         for (int repeat = 0; repeat < 8; repeat++) {
           const int first = (int)pick(&r, 0, g->mr - rows), n = repeat ? (int)pick(&r, 1, g->nr) : g->nr;
-          ck_assert_msg(part_equals(&t, g, first, rows, n, whole), "%s: tile[%d], n %d gives other bits than tile[%d]",
+          test_that(part_equals(&t, g, first, rows, n, whole), "%s: tile[%d], n %d gives other bits than tile[%d]",
                         tables[i]->isa, rows, n, g->mr);
         }
       free(whole);
@@ -314,7 +314,7 @@ static void check_nan(const lamina_kernels *table, tile_case *t, float *where, i
     for (int column = 0; column < t->tile.n; column++) {
       const int expected = (m < 0 || row == m) && (j < 0 || column == j);
       const float value = t->tile.c[row * t->tile.c_row + column];
-      ck_assert_msg((isnan(value) ? 1 : 0) == expected, "%s: C(%d, %d) is %g", table->isa, row, column, (double)value);
+      test_that((isnan(value) ? 1 : 0) == expected, "%s: C(%d, %d) is %g", table->isa, row, column, (double)value);
     }
   *where = was;
   case_restore(t);
@@ -363,7 +363,7 @@ START_TEST(packing_lays_out_panels) {
             float expected = j < n ? b.data[p * b_k + j * b_n] : 0.0f;
             if (scaled && j < n) expected *= scale.data[j];
             const float value = dst.data[j / nr * k * nr + p * nr + j % nr];
-            ck_assert_msg(value == expected, "%s: B(%d, %d) of %d x %d in order %d is packed as %g, not %g",
+            test_that(value == expected, "%s: B(%d, %d) of %d x %d in order %d is packed as %g, not %g",
                           tables[i]->isa, (int)p, (int)j, (int)k, (int)n, order, (double)value, (double)expected);
           }
         ck_assert(guarded_free(&b) && guarded_free(&scale) && guarded_free(&dst));
@@ -387,7 +387,7 @@ START_TEST(transposition_keeps_every_element) {
           if (row < rows)
             ck_assert(dst.data[at] == src.data[row * src_ld + c]);
           else
-            ck_assert_msg(isnan(dst.data[at]), "%s: wrote between the rows", tables[i]->isa);
+            test_that(isnan(dst.data[at]), "%s: wrote between the rows", tables[i]->isa);
         }
         ck_assert(guarded_free(&src) && guarded_free(&dst));
       }

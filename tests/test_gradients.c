@@ -52,7 +52,7 @@ static float *run_backward(net *n, float *r, test_random *random) {
 static double largest(const float *x, int64_t count) {
   double result = 0;
   for (int64_t i = 0; i < count; i++) {
-    ck_assert_msg(isfinite(x[i]), "a gradient is not finite");
+    test_that(isfinite(x[i]), "a gradient is not finite");
     result = fmax(result, fabs((double)x[i]));
   }
   return result;
@@ -159,13 +159,13 @@ START_TEST(gradients_match_finite_differences) {
     gradients[i] = net_copy(&gradient);
     c.scale = fmax(c.scale, largest(gradients[i], lamina_tensor_count(&values[i])));
   }
-  ck_assert_msg(c.scale > 0, "%s: every gradient is zero", spec->name);
+  test_that(c.scale > 0, "%s: every gradient is zero", spec->name);
   for (int i = 0; i < count; i++) {
     check_tensor(&c, names[i], values[i].data, gradients[i], lamina_tensor_count(&values[i]), &random);
     free(gradients[i]);
   }
   const int allowed = has_kinks(spec) ? c.checked / 10 : 0;
-  ck_assert_msg(c.outliers <= allowed, "%s: %d of %d differ, such as %s", spec->name, c.outliers, c.checked, c.worst);
+  test_that(c.outliers <= allowed, "%s: %d of %d differ, such as %s", spec->name, c.outliers, c.checked, c.worst);
   free(c.weights);
   net_close(&c.n);
   lamina_context_destroy(context);
@@ -203,7 +203,7 @@ START_TEST(linear_layers_are_the_adjoint_of_their_backward) {
     float *g = net_copy(&gradient);
     double other;
     const double got = dot(g, values[i].data, lamina_tensor_count(&gradient), &other);
-    ck_assert_msg(fabs(got - expected) <= ADJOINT_BOUND * fmax(norms, other),
+    test_that(fabs(got - expected) <= ADJOINT_BOUND * fmax(norms, other),
                   "%s: <y, dy> = %.9g, <%s, its gradient> = %.9g", spec->name, expected, names[i], got);
     free(g);
   }
@@ -221,11 +221,11 @@ static void expect_same(const net_case *spec, const char *what, const lamina_ten
   float *x = net_copy(a), *y = net_copy(b);
   double difference = 0, size = scale;
   for (int64_t i = 0; i < count; i++) {
-    ck_assert_msg(isfinite(x[i]) && isfinite(y[i]), "%s: %s is not finite", spec->name, what);
+    test_that(isfinite(x[i]) && isfinite(y[i]), "%s: %s is not finite", spec->name, what);
     difference = fmax(difference, fabs((double)x[i] - y[i]));
     size = fmax(size, fabs((double)y[i]));
   }
-  ck_assert_msg(difference <= AGREEMENT * size, "%s: %s differs by %.3g of %.3g", spec->name, what, difference, size);
+  test_that(difference <= AGREEMENT * size, "%s: %s differs by %.3g of %.3g", spec->name, what, difference, size);
   free(x);
   free(y);
 }
@@ -309,7 +309,7 @@ START_TEST(a_second_backward_gives_the_same_bits) {
   for (int i = 0; i < count; i++) {
     const lamina_tensor gradient = net_gradient(&n, names[i]);
     float *second = net_copy(&gradient);
-    ck_assert_msg(memcmp(first[i], second, (size_t)lamina_tensor_count(&gradient) * sizeof *second) == 0, "%s: %s",
+    test_that(memcmp(first[i], second, (size_t)lamina_tensor_count(&gradient) * sizeof *second) == 0, "%s: %s",
                   spec->name, names[i]);
     free(second);
     free(first[i]);
@@ -329,7 +329,7 @@ START_TEST(every_layer_is_checked) {
     for (int k = 0; k < GRADIENT_CASES && !found; k++)
       for (int j = 0; j < NET_MAX_LAYERS && gradient_cases[k].layers[j].type && !found; j++)
         found = strcmp(gradient_cases[k].layers[j].type, name) == 0;
-    ck_assert_msg(found, "no case for layer %s", name);
+    test_that(found, "no case for layer %s", name);
   }
   lamina_context_destroy(context);
 }

@@ -10,29 +10,24 @@ extern const lamina_layer lamina_layer_linear;
 enum { OUT_FEATURES, BIAS, IN_SPATIAL };
 
 /* A layer's row of x is (spatial, channels), its weight's columns are (channels, spatial). */
-static int64_t weight_column(int64_t k, int64_t in, int64_t spatial) {
+TEST_UNCHECKED static int64_t weight_column(int64_t k, int64_t in, int64_t spatial) {
   const int64_t channels = in / spatial;
   return k % channels * spatial + k / channels;
 }
 
-static void add_to(double *sum, double *size, int64_t i, double value) {
-  sum[i] += value;
-  size[i] += fabs(value);
-}
-
-static void verify_forward(const compute_case *c, int64_t in) {
+TEST_UNCHECKED static void verify_forward(const compute_case *c, int64_t in) {
   const int64_t out = c->attrs[OUT_FEATURES].i, count = compute_count(&c->outputs[0]), spatial = c->attrs[IN_SPATIAL].i;
   double *y = calloc(2 * (size_t)count, sizeof *y), *size = y + count;
   for (int64_t i = 0; i < count; i++) {
     const int64_t o = i % out;
     const double scale = c->scale ? c->scale[o] : 1;
     for (int64_t k = 0; k < in; k++)
-      add_to(y, size, i,
+      compute_add(y, size, i,
              *compute_at(&c->inputs[0], i / out * in + k) * scale *
                  ((float *)c->params[0].data)[o * in + weight_column(k, in, spatial)]);
-    if (c->params[1].rank >= 0) add_to(y, size, i, ((float *)c->params[1].data)[o] * scale);
-    if (c->shift) add_to(y, size, i, c->shift[o]);
-    if (c->epilogue & LAMINA_EPILOGUE_ADD) add_to(y, size, i, *compute_at(&c->node.epilogue.add, i));
+    if (c->params[1].rank >= 0) compute_add(y, size, i, ((float *)c->params[1].data)[o] * scale);
+    if (c->shift) compute_add(y, size, i, c->shift[o]);
+    if (c->epilogue & LAMINA_EPILOGUE_ADD) compute_add(y, size, i, *compute_at(&c->node.epilogue.add, i));
     y[i] = compute_activation(c, fmin(fmax(y[i], c->node.epilogue.lo), c->node.epilogue.hi));
     size[i] += c->epilogue & LAMINA_EPILOGUE_ACTIVATION ? 1 : 0;
   }
@@ -40,7 +35,7 @@ static void verify_forward(const compute_case *c, int64_t in) {
   free(y);
 }
 
-static void verify_backward(const compute_case *c, int64_t in) {
+TEST_UNCHECKED static void verify_backward(const compute_case *c, int64_t in) {
   const int64_t out = c->attrs[OUT_FEATURES].i, rows = compute_count(&c->outputs[0]) / out,
                 spatial = c->attrs[IN_SPATIAL].i;
   const int64_t nx = rows * in, nw = in * out;
@@ -50,19 +45,19 @@ static void verify_backward(const compute_case *c, int64_t in) {
   for (int64_t r = 0; r < rows; r++)
     for (int64_t o = 0; o < out; o++) {
       const double dy = *compute_at(&c->d_outputs[0], r * out + o);
-      add_to(db, db_size, o, dy);
+      compute_add(db, db_size, o, dy);
       for (int64_t k = 0; k < in; k++) {
         const int64_t w = o * in + weight_column(k, in, spatial);
-        add_to(dx, dx_size, r * in + k, dy * ((float *)c->params[0].data)[w]);
-        add_to(dw, dw_size, w, dy * *compute_at(&c->inputs[0], r * in + k));
+        compute_add(dx, dx_size, r * in + k, dy * ((float *)c->params[0].data)[w]);
+        compute_add(dw, dw_size, w, dy * *compute_at(&c->inputs[0], r * in + k));
       }
     }
-  for (int64_t i = 0; c->accumulate && i < nx; i++) add_to(dx, dx_size, i, *compute_at(&c->before_dx, i));
-  for (int64_t i = 0; c->accumulate && i < nw; i++) add_to(dw, dw_size, i, *compute_at(&c->before_dp[0], i));
+  for (int64_t i = 0; c->accumulate && i < nx; i++) compute_add(dx, dx_size, i, *compute_at(&c->before_dx, i));
+  for (int64_t i = 0; c->accumulate && i < nw; i++) compute_add(dw, dw_size, i, *compute_at(&c->before_dp[0], i));
   compute_compare(c, "the gradient of x", &c->d_inputs[0], dx, dx_size);
   compute_compare(c, "the gradient of weight", &c->d_params[0], dw, dw_size);
   if (c->d_params[1].rank >= 0) {
-    for (int64_t i = 0; c->accumulate && i < out; i++) add_to(db, db_size, i, *compute_at(&c->before_dp[1], i));
+    for (int64_t i = 0; c->accumulate && i < out; i++) compute_add(db, db_size, i, *compute_at(&c->before_dp[1], i));
     compute_compare(c, "the gradient of bias", &c->d_params[1], db, db_size);
   }
   free(dx);
@@ -147,6 +142,10 @@ START_TEST(blocked_layers_equal_double) {
 }
 END_TEST
 
+TEST_UNCHECKED static void add_product(double *sum, double *size, float a, float b) {
+  compute_add(sum, size, 0, a * (double)b);
+}
+
 /* One product with random strides for A, B and what is added; B packed, or not. */
 static void verify_product(const lamina_context *context, test_random *r, int64_t m, int64_t n, int64_t k,
                            float *result) {
@@ -191,17 +190,17 @@ static void verify_product(const lamina_context *context, test_random *r, int64_
   for (int64_t i = 0; i < m * n; i++) {
     const int64_t row = i / n, column = i % n, at = row * c_ld + column;
     double want = 0, size = 0;
-    for (int64_t p = 0; p < k; p++)
-      add_to(&want, &size, 0, a[row * g.a_row + p * g.a_k] * (double)b[p * g.b_k + column * g.b_n]);
-    if (g.accumulate) add_to(&want, &size, 0, before[at]);
-    if (g.bias) add_to(&want, &size, 0, bias[column]);
-    if (g.add) add_to(&want, &size, 0, add[at]);
+    for (int64_t p = 0; p < k; p++) add_product(&want, &size, a[row * g.a_row + p * g.a_k], b[p * g.b_k + column * g.b_n]);
+    if (g.accumulate) compute_add(&want, &size, 0, before[at]);
+    if (g.bias) compute_add(&want, &size, 0, bias[column]);
+    if (g.add) compute_add(&want, &size, 0, add[at]);
     want = fmin(fmax(want, g.lo), g.hi);
-    ck_assert_msg(fabs(result[at] - want) <= 2e-6 * size, "%lldx%lldx%lld at %lld, %lld: %g, not %g", (long long)m,
+    test_that(fabs(result[at] - want) <= 2e-6 * size, "%lldx%lldx%lld at %lld, %lld: %g, not %g", (long long)m,
                   (long long)n, (long long)k, (long long)row, (long long)column, (double)result[at], want);
   }
   for (int64_t row = 0; row < m; row++)
-    for (int64_t i = n; i < c_ld; i++) ck_assert(result[row * c_ld + i] == before[row * c_ld + i]);
+    for (int64_t i = n; i < c_ld; i++)
+      test_that(result[row * c_ld + i] == before[row * c_ld + i], "written between rows, at %lld", (long long)i);
   ck_assert(guarded_free(&workspace) && guarded_free(&pack));
   free(a), free(b), free(before), free(add), free(bias);
 }
@@ -226,7 +225,7 @@ START_TEST(products_equal_double) {
     random = start;
     verify_product(context[h], &random, size[0], size[1], size[2], other);
     if (size[0])
-      ck_assert_msg(memcmp(one, other, (size_t)(size[0] * size[1]) * sizeof *one) == 0, "%d threads give other bits",
+      test_that(memcmp(one, other, (size_t)(size[0] * size[1]) * sizeof *one) == 0, "%d threads give other bits",
                     compute_threads[h]);
     free(one), free(other);
   }

@@ -272,8 +272,8 @@ static void write_files(void) {
 }
 
 static void expect_clean(const char *what, long k, const ledger *l) {
-  ck_assert_msg(atomic_load(&l->damaged) == 0, "%s, allocation %ld: foreign memory was released", what, k);
-  ck_assert_msg(atomic_load(&l->alive) == 0, "%s, allocation %ld: %ld blocks leaked", what, k, atomic_load(&l->alive));
+  test_that(atomic_load(&l->damaged) == 0, "%s, allocation %ld: foreign memory was released", what, k);
+  test_that(atomic_load(&l->alive) == 0, "%s, allocation %ld: %ld blocks leaked", what, k, atomic_load(&l->alive));
 }
 
 START_TEST(context_creation_survives_every_failing_allocation) {
@@ -284,7 +284,7 @@ START_TEST(context_creation_survives_every_failing_allocation) {
       ledger l = {.fail_at = k, .all_after = all_after};
       lamina_context *context = NULL;
       const lamina_status status = create(&l, &context, message, sizeof message);
-      if (k == 0) ck_assert_msg(status == LAMINA_OK, "%s", message);
+      if (k == 0) test_that(status == LAMINA_OK, "%s", message);
       if (k == 0) calls = atomic_load(&l.calls);
       if (status != LAMINA_OK) {
         ck_assert_int_eq(status, LAMINA_OUT_OF_MEMORY);
@@ -305,18 +305,18 @@ static long run_failing(int index, long k, bool all_after, long *survived) {
   char message[512] = "";
   ledger l = {0};
   lamina_context *context = NULL;
-  ck_assert_msg(create(&l, &context, message, sizeof message) == LAMINA_OK, "%s", message);
+  test_that(create(&l, &context, message, sizeof message) == LAMINA_OK, "%s", message);
   const long before = atomic_load(&l.calls);
   l.fail_at = k ? before + k : 0;
   l.all_after = all_after;
   const lamina_status status = scenarios[index].run(context);
   const long calls = atomic_load(&l.calls) - before;
   if (k == 0)
-    ck_assert_msg(status == LAMINA_OK, "%s: %s: %s", what, lamina_status_name(status), lamina_error_message(context));
+    test_that(status == LAMINA_OK, "%s: %s: %s", what, lamina_status_name(status), lamina_error_message(context));
   else if (status == LAMINA_OK)
     (*survived)++;
   else
-    ck_assert_msg(status == LAMINA_OUT_OF_MEMORY, "%s, allocation %ld: %s: %s", what, k, lamina_status_name(status),
+    test_that(status == LAMINA_OUT_OF_MEMORY, "%s, allocation %ld: %s: %s", what, k, lamina_status_name(status),
                   lamina_error_message(context));
   /* The context can still be used. */
   l.fail_at = 0;

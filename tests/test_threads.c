@@ -106,7 +106,7 @@ START_TEST(training_gives_the_same_bits_for_any_number_of_threads) {
   const outcome one = train_with(1, spec, type, 4);
   for (int i = 0; i < 3; i++) {
     const outcome many = train_with(threads[i], spec, type, 4);
-    ck_assert_msg(many.digest == one.digest, "%s: %d threads differ from one (losses %.9g and %.9g)", spec->name,
+    test_that(many.digest == one.digest, "%s: %d threads differ from one (losses %.9g and %.9g)", spec->name,
                   threads[i], many.loss, one.loss);
   }
 }
@@ -216,7 +216,7 @@ START_TEST(execs_of_one_plan_run_side_by_side) {
   for (int i = 0; i < CALLERS; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, run_caller, &callers[i]), 0);
   for (int i = 0; i < CALLERS; i++) pthread_join(threads[i], NULL);
   for (int i = 0; i < CALLERS; i++) {
-    ck_assert_msg(!callers[i].wrong, "caller %d", i);
+    test_that(!callers[i].wrong, "caller %d", i);
     free(callers[i].image.data);
   }
   lamina_exec_destroy(exec);

@@ -58,7 +58,7 @@ static void run(net *n) {
 }
 
 static bool has(const net *n, const char *parameter) {
-  lamina_parameter found;
+  lamina_parameter found = {.size = sizeof found};
   return lamina_graph_parameter_find(n->graph, parameter, &found) == LAMINA_OK;
 }
 
@@ -66,7 +66,7 @@ static void same(const char *what, const char *name, const lamina_tensor *a, con
   int64_t count = 1;
   for (int i = 0; i < a->rank; i++) count *= a->dim[i];
   const double error = net_error(a->data, b->data, count);
-  ck_assert_msg(error < 2e-6, "%s: %s differs by %g", name, what, error);
+  test_that(error < 2e-6, "%s: %s differs by %g", name, what, error);
 }
 
 START_TEST(fused_training_equals_unfused) {

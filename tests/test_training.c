@@ -77,7 +77,7 @@ START_TEST(an_optimizer_follows_its_formula) {
     else
       adam(&r, &optimizer, x, step);
     for (int i = 0; i < WEIGHTS; i++)
-      ck_assert_msg(fabs(((float *)weight.tensor.data)[i] - r.w[i]) <= 2e-6, "step %d, weight %d: %.9g, exactly %.9g",
+      test_that(fabs(((float *)weight.tensor.data)[i] - r.w[i]) <= 2e-6, "step %d, weight %d: %.9g, exactly %.9g",
                     step, i, ((float *)weight.tensor.data)[i], r.w[i]);
   }
   net_close(&n);
@@ -123,7 +123,7 @@ START_TEST(bad_optimizers_are_refused) {
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     lamina_optimizer optimizer = bad[i];
     optimizer.size = sizeof optimizer;
-    ck_assert_msg(lamina_exec_step(n.exec, &optimizer) == LAMINA_INVALID_ARGUMENT, "optimizer %zu was accepted", i);
+    test_that(lamina_exec_step(n.exec, &optimizer) == LAMINA_INVALID_ARGUMENT, "optimizer %zu was accepted", i);
     ck_assert_str_ne(lamina_error_message(context), "");
   }
   net_close(&n);

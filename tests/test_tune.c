@@ -140,7 +140,7 @@ static net planned(const net_case *spec, lamina_plan_options options, int timed,
   NET_OK(context, lamina_plan_get_info(n.plan, &info));
   ck_assert_int_eq(info.timed, timed);
   ck_assert_int_eq(info.remembered, remembered);
-  ck_assert_msg(timed ? forwards > 2 : forwards == 0, "%d runs", forwards);
+  test_that(timed ? forwards > 2 : forwards == 0, "%d runs", forwards);
   return n;
 }
 
@@ -148,7 +148,7 @@ static void expect_kernel(const net *n, const char *kernel, const char *rejected
   lamina_node_info info = {.size = sizeof info};
   NET_OK(context, lamina_plan_node(n->plan, 0, &info));
   ck_assert_str_eq(info.kernel, kernel);
-  ck_assert_msg(strstr(info.rejected, rejected), "'%s' does not say '%s'", info.rejected, rejected);
+  test_that(strstr(info.rejected, rejected), "'%s' does not say '%s'", info.rejected, rejected);
 }
 
 static void expect_result(net *n) {
@@ -287,7 +287,7 @@ static const char *const damaged[] = {
 START_TEST(a_damaged_file_is_told_and_left_alone) {
   write_file(damaged[_i]);
   check_and_close(planned(&one, tuned, 2, 0), "quick", "slow");
-  ck_assert_msg(strstr(warnings, path), "the warning '%s' does not name the file", warnings);
+  test_that(strstr(warnings, path), "the warning '%s' does not name the file", warnings);
   ck_assert_str_eq(read_file(path), damaged[_i]);
 }
 END_TEST
@@ -313,11 +313,11 @@ START_TEST(a_folder_that_cannot_be_written_is_told) {
   snprintf(below, sizeof below, "%s/none/wisdom.json", folder);
   setenv("LAMINA_WISDOM", below, 1);
   check_and_close(planned(&one, tuned, 2, 0), "quick", "slow");
-  ck_assert_msg(strstr(warnings, below) && strstr(warnings, "not kept"), "the warning is '%s'", warnings);
+  test_that(strstr(warnings, below) && strstr(warnings, "not kept"), "the warning is '%s'", warnings);
   warnings[0] = '\0';
   setenv("LAMINA_WISDOM", folder, 1);
   check_and_close(planned(&one, tuned, 2, 0), "quick", "slow");
-  ck_assert_msg(strstr(warnings, folder), "the warning is '%s'", warnings);
+  test_that(strstr(warnings, folder), "the warning is '%s'", warnings);
 }
 END_TEST
 
@@ -375,7 +375,7 @@ START_TEST(tuning_survives_a_lack_of_memory) {
     fail_at = k;
     const lamina_status status = lamina_plan_create(graph, &plan_options, &plan);
     reached = calls < k;
-    ck_assert_msg(status == LAMINA_OK || (status == LAMINA_OUT_OF_MEMORY && !reached), "allocation %ld: %s", k,
+    test_that(status == LAMINA_OK || (status == LAMINA_OUT_OF_MEMORY && !reached), "allocation %ld: %s", k,
                   lamina_error_message(small));
     lamina_plan_destroy(plan);
     lamina_graph_destroy(graph);
@@ -401,7 +401,7 @@ START_TEST(a_convolution_has_a_choice_unless_it_is_strict) {
     open_context(1, strict ? LAMINA_MATH_STRICT : LAMINA_MATH_DEFAULT);
     net_open(&n, context, &spec, tuned, &random);
     NET_OK(context, lamina_plan_get_info(n.plan, &info));
-    ck_assert_msg(strict ? info.timed == 0 : info.timed >= 2, "%d kernels were measured", info.timed);
+    test_that(strict ? info.timed == 0 : info.timed >= 2, "%d kernels were measured", info.timed);
     net_open_shared(&usual, &n, (lamina_plan_options){.tune = -1, .no_fusion = 1});
     NET_OK(context, lamina_exec_forward(n.exec));
     NET_OK(context, lamina_exec_forward(usual.exec));

@@ -104,7 +104,7 @@ START_TEST(errors_are_within_two_and_a_half_times_the_direct_ones) {
       for (int f = 1; f < (s->in < least ? 2 : 3); f++) worst[f] = fmax(worst[f], error[f] / error[0]);
     }
   printf("worst: F(2x2) %.2f, F(4x4) %.2f\n", worst[1], worst[2]);
-  ck_assert_msg(worst[1] <= 2.5 && worst[2] <= 2.5, "F(2x2) %.2f, F(4x4) %.2f times the direct error", worst[1], worst[2]);
+  test_that(worst[1] <= 2.5 && worst[2] <= 2.5, "F(2x2) %.2f, F(4x4) %.2f times the direct error", worst[1], worst[2]);
   lamina_context_destroy(context);
 }
 END_TEST

@@ -62,9 +62,10 @@ install_packages $build_packages $test_packages
 # shellcheck disable=SC2086 # lists of words
 install_packages $bench_packages || skip 'the benchmark' 'Google Benchmark and oneDNN cannot be had here'
 
-if build build --buildtype=release; then run build; fi
-
-if build build-gcc --buildtype=release -Dwerror=true; then note build-gcc 'no warning'; fi
+if build build-gcc --buildtype=release -Dwerror=true; then
+  note build-gcc 'no warning'
+  run build-gcc
+fi
 export CC=clang
 if build build-clang --buildtype=release -Dwerror=true; then
   note build-clang 'no warning'
