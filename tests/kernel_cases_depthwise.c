@@ -118,7 +118,7 @@ static void check_depthwise(const lamina_kernels *kernels, depthwise_case *k, in
 
 START_TEST(depthwise_of_every_kind_equals_double) {
   test_random r = test_random_for("depthwise");
-  for (int i = 0; i < 500; i++) {
+  for (int i = 0; i < 1500; i++) {
     depthwise_case k;
     depthwise_new(kernel_tables[_i], &k, &r, i % 2 ? GUARD_START : GUARD_END);
     check_depthwise(kernel_tables[_i], &k, i);
@@ -131,7 +131,7 @@ END_TEST
 START_TEST(depthwise_equals_double_where_x_and_y_share_cache_sets) {
   enum { PIXEL = 1024, SIDE = 11 };
   test_random r = test_random_for("depthwise sets");
-  for (int i = 0; i < 15; i++) {
+  for (int i = 0; i < 40; i++) {
     const int taps = i % 4 == 3 ? 5 : 3, stride = 1 + i % 2, out = (SIDE - 1) / stride + 1;
     depthwise_case k = {.rows = out, .row1 = i % 5 ? out : out - 2};
     const lamina_depthwise_axis axis = {.in = SIDE, .taps = taps, .stride = stride, .first = -(i % 3), .step = 1};
