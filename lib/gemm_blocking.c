@@ -21,7 +21,7 @@ enum {
   LINE_FLOATS = 16,
   LINE_BYTES = 64,
   WAY_BYTES = 4096, /* of L1, in all processors that find a line while they translate its address */
-  FREE_WAYS = 1,    /* of L1, for B and C that pass by */
+  FREE_WAYS = 3,    /* of L1, for B and C that pass by, in each set more than a line at a time */
   MAX_ROWS = 224,   /* of a block */
   MAX_TASKS = 256,
   SMALL_TASK = 1 << 19, /* FLOPs; below that a task costs more to hand out than it gains */
