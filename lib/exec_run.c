@@ -36,6 +36,17 @@ static lamina_status take_inputs(lamina_exec *exec) {
   return status;
 }
 
+/* The states that a forward changes: whatever has packed them does so again. */
+static void mark_states(const lamina_plan *plan) {
+  for (int n = 0; n < plan->node_count; n++) {
+    const plan_node *node = &plan->nodes[n];
+    for (int i = 0; node->mode == LAMINA_TRAIN && !node->frozen_states && i < node->source->n_params; i++) {
+      lamina_entry *entry = node->source->params[i];
+      if (entry && !entry->trainable) atomic_fetch_add(&entry->version, 1);
+    }
+  }
+}
+
 lamina_status lamina_exec_forward(lamina_exec *exec) {
   if (!exec) return LAMINA_INVALID_ARGUMENT;
   lamina_status status = take_inputs(exec);
@@ -46,7 +57,7 @@ lamina_status lamina_exec_forward(lamina_exec *exec) {
     status = lamina_exec_run_node(exec, n);
     if (exec->timing) exec->forward_ms[n] = lamina_exec_clock() - start;
   }
-  if (exec->plan->changes_states) atomic_fetch_add(&exec->plan->graph->store->states_version, 1);
+  mark_states(exec->plan);
   exec->forward_done = !status;
   exec->run += !status;
   return status;

@@ -67,6 +67,10 @@ lamina_status lamina_plan_explain(const lamina_plan *plan, void (*write)(void *u
     snprintf(line, sizeof line, "tuned: %d kernels measured, %d choices remembered\n", info.timed, info.remembered);
     write(user, line);
   }
+  if (plan->options.mode == LAMINA_TRAIN && info.frozen) {
+    snprintf(line, sizeof line, "%d nodes are left out of the backward pass: nothing before them is trained\n", info.frozen);
+    write(user, line);
+  }
   snprintf(line, sizeof line, "forward %.3f GFLOP, backward %.3f GFLOP\n", info.flops * 1e-9, info.backward_flops * 1e-9);
   write(user, line);
   snprintf(line, sizeof line,

@@ -33,7 +33,6 @@ static lamina_status write_parameters(lamina_plan *plan) {
         if (!entry) continue;
         lamina_status status = lamina_store_ensure_written(store, entry);
         if (status) return status;
-        plan->changes_states |= plan->options.mode == LAMINA_TRAIN && !entry->trainable;
       }
   }
   return LAMINA_OK;
@@ -57,8 +56,9 @@ static lamina_status pack_parameters(lamina_plan *plan) {
 
 static lamina_status build(lamina_plan *plan, const char *outputs) {
   lamina_status status = lamina_plan_clone(plan, outputs);
+  if (!status) status = lamina_plan_freeze(plan);
   if (!status) status = lamina_plan_run_passes(plan);
-  if (!status) status = lamina_plan_need_gradients(plan);
+  if (!status) lamina_plan_need_gradients(plan);
   if (!status && plan->options.tune) status = write_parameters(plan); /* kernels are measured with them */
   if (!status) status = lamina_plan_choose_kernels(plan);
   if (!status) status = lamina_plan_place(plan);
@@ -143,7 +143,8 @@ lamina_node *lamina_plan_view(const lamina_plan *plan, const plan_node *node) {
   *view = (lamina_node){.size = sizeof *view,
                         .name = node->source->name,
                         .host = &plan->context->host,
-                        .mode = plan->options.mode,
+                        .mode = node->mode,
+                        .frozen_states = node->frozen_states,
                         .kernel = node->kernel,
                         .attrs = node->attrs,
                         .n_inputs = node->n_inputs,
@@ -181,6 +182,9 @@ lamina_status lamina_plan_get_info(const lamina_plan *plan, lamina_plan_info *in
     full.saved += node->saved_buffer >= 0 ? node->cost.saved : 0;
     full.packed += node->cost.packed;
     full.flops += node->cost.flops;
+    full.frozen += plan->options.mode == LAMINA_TRAIN && !node->backward;
+    for (int i = 0; i < node->source->n_params; i++)
+      if (node->need_params >> i & 1) full.trained += lamina_tensor_count(&node->source->params[i]->tensor);
     full.backward_flops += node->backward ? node->cost.backward_flops : 0;
   }
   memcpy(info, &full, info->size < sizeof full ? info->size : sizeof full);

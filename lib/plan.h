@@ -32,6 +32,8 @@ typedef struct plan_node {
   const graph_node *affine; /* a node folded into the packed weights, or NULL */
   char *fused, *rejected;   /* for explain */
   bool removed, is_view, backward;
+  lamina_mode mode;         /* in TRAIN plans INFER too, where no gradient is needed and nothing else differs */
+  bool frozen_states;       /* its states are used as at inference, and never changed */
   uint64_t need_inputs, need_params, accumulate_inputs;
   bool gradient_is_shared; /* the gradient of input 0 has the memory of output 0's */
   lamina_cost cost;
@@ -60,7 +62,6 @@ struct lamina_plan {
   plan_buffer *buffers;
   size_t buffer_count, buffer_capacity;
   size_t arena, unplanned, workspace;
-  bool changes_states; /* a forward may update running statistics */
   pthread_mutex_t pack_lock;
 };
 
@@ -75,7 +76,9 @@ uint32_t lamina_plan_input_flags(const plan_node *node, int input);
 lamina_status lamina_plan_clone(lamina_plan *plan, const char *outputs);
 lamina_status lamina_plan_run_passes(lamina_plan *plan);
 lamina_status lamina_plan_choose_kernels(lamina_plan *plan);
-lamina_status lamina_plan_need_gradients(lamina_plan *plan);
+/* Before the passes (they fuse as at inference where no gradient is needed), and after them for the nodes that are left. */
+lamina_status lamina_plan_freeze(lamina_plan *plan);
+void lamina_plan_need_gradients(lamina_plan *plan);
 lamina_status lamina_plan_place(lamina_plan *plan);
 
 /* Makes a node's packed parameters current. */

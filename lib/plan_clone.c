@@ -50,6 +50,7 @@ static lamina_status clone_node(lamina_plan *plan, const graph_node *source) {
   const size_t attrs = (size_t)lamina_attr_count(source->layer) + 1;
   plan_node *node = &plan->nodes[plan->node_count++];
   *node = (plan_node){.source = source,
+                      .mode = plan->options.mode,
                       .n_inputs = source->n_inputs,
                       .n_outputs = source->n_outputs,
                       .epilogue = {.size = sizeof(lamina_epilogue), .lo = -INFINITY, .hi = INFINITY},

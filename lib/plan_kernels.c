@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Chooses each node's kernel (the first that finds itself worthwhile, or the fastest when the plan is tuned), packs its parameters, and decides which gradients are computed. */
+/* Chooses each node's kernel (the first that finds itself worthwhile, or the fastest when the plan is tuned), and packs its
+   parameters. */
 #include <stdio.h>
 #include <string.h>
 
@@ -77,7 +78,7 @@ static lamina_status choose(lamina_plan *plan, plan_node *node, lamina_node *vie
   node->cost = (lamina_cost){.size = sizeof node->cost, .algorithm = node->kernel->name};
   view->kernel = node->kernel;
   if (node->kernel->plan) status = node->kernel->plan(view, &node->cost);
-  if (!status && plan->options.mode == LAMINA_INFER) node->cost.saved = 0;
+  if (!status && node->mode == LAMINA_INFER) node->cost.saved = 0;
   if (!status && (node->cost.packed > SIZE_MAX / 4 || node->cost.saved > SIZE_MAX / 4 || node->cost.workspace > SIZE_MAX / 4))
     status = lamina_fail(context, LAMINA_PLUGIN_ERROR, "its kernel '%s' asks for more memory than there can be",
                          node->kernel->name);
@@ -113,86 +114,6 @@ lamina_status lamina_plan_choose_kernels(lamina_plan *plan) {
   return status;
 }
 
-/* Whether a pattern in which '*' stands for any characters, and every other one for itself, is the whole name. */
-static bool matches(const char *pattern, const char *name) {
-  const char *star = NULL, *retry = NULL;
-  while (*name) {
-    if (*pattern == '*') {
-      star = ++pattern;
-      retry = name;
-    } else if (*pattern == *name) {
-      pattern++;
-      name++;
-    } else if (star) {
-      pattern = star;
-      name = ++retry;
-    } else {
-      return false;
-    }
-  }
-  while (*pattern == '*') pattern++;
-  return !*pattern;
-}
-
-/* Whether `name` matches one of the comma-separated patterns. */
-static bool is_frozen(const char *patterns, const char *name) {
-  char pattern[256];
-  while (patterns && lamina_next_name(&patterns, pattern, sizeof pattern) == 1)
-    if (matches(pattern, name)) return true;
-  return false;
-}
-
-/* A pattern that matches nothing is a mistake that would go unnoticed. */
-static lamina_status check_freeze(const lamina_plan *plan) {
-  const char *patterns = plan->options.freeze;
-  char pattern[256];
-  int next = 0;
-  while (patterns && (next = lamina_next_name(&patterns, pattern, sizeof pattern)) == 1) {
-    bool used = false;
-    for (int n = 0; n < plan->node_count; n++)
-      for (int i = 0; i < plan->nodes[n].source->n_params; i++)
-        used |= plan->nodes[n].source->params[i] && matches(pattern, plan->nodes[n].source->params[i]->name);
-    if (!used)
-      return lamina_fail(plan->context, LAMINA_NOT_FOUND, "plan: freeze: no parameter matches '%s'", pattern);
-  }
-  return next < 0 ? lamina_fail(plan->context, LAMINA_INVALID_ARGUMENT, "plan: freeze: a pattern is empty or too long")
-                  : LAMINA_OK;
-}
-
-/* Which inputs and parameters of a node get a gradient, given which of its inputs need one. */
-static void need_gradients_of(const lamina_plan *plan, plan_node *node) {
-  bool differentiable = false;
-  for (int i = 0; i < node->n_outputs; i++) differentiable |= plan->values[node->outputs[i]].shape.dtype == LAMINA_F32;
-  if (!differentiable) return;
-  for (int i = 0; i < node->n_inputs; i++)
-    if (plan->values[node->inputs[i]].needs_gradient &&
-        !(lamina_plan_input_flags(node, i) & LAMINA_PORT_NO_GRADIENT))
-      node->need_inputs |= 1ull << i;
-  for (int i = 0; i < node->source->n_params; i++)
-    if (node->source->params[i] && node->source->params[i]->trainable &&
-        !is_frozen(plan->options.freeze, node->source->params[i]->name))
-      node->need_params |= 1ull << i;
-}
-
-lamina_status lamina_plan_need_gradients(lamina_plan *plan) {
-  if (plan->options.mode != LAMINA_TRAIN) return LAMINA_OK;
-  lamina_status status = check_freeze(plan);
-  if (status) return status;
-  for (int v = 0; v < plan->value_count; v++)
-    plan->values[v].needs_gradient = plan->options.input_gradients && plan->values[v].producer < 0 &&
-                                     plan->values[v].shape.dtype == LAMINA_F32;
-  for (int n = 0; n < plan->node_count; n++) {
-    plan_node *node = &plan->nodes[n];
-    need_gradients_of(plan, node);
-    node->backward = node->need_inputs || node->need_params;
-    for (int i = 0; i < node->n_outputs; i++) {
-      plan_value *value = &plan->values[node->outputs[i]];
-      value->needs_gradient = node->backward && value->shape.dtype == LAMINA_F32;
-    }
-  }
-  return LAMINA_OK;
-}
-
 /* The folded node's scale and shift, one float for each channel of the node's output, in one block. */
 static lamina_status compute_affine(const lamina_plan *plan, const plan_node *node, lamina_node *view, float **memory) {
   const lamina_tensor *out = &plan->values[node->outputs[0]].shape;
@@ -216,13 +137,15 @@ static lamina_status compute_affine(const lamina_plan *plan, const plan_node *no
   return status;
 }
 
-/* What changes whenever the parameters, or the running statistics if they go into it, may have. */
+/* What changes whenever a parameter or state of the node, or of the one folded into it, may have: a sum of counts that only
+   grow. */
 static uint64_t version_of(const lamina_plan *plan, const plan_node *node) {
-  const lamina_store *store = plan->graph->store;
-  bool reads_states = node->affine != NULL;
-  for (int i = 0; i < node->source->n_params; i++)
-    reads_states |= node->source->params[i] && !node->source->params[i]->trainable;
-  return atomic_load(&store->version) + (reads_states ? atomic_load(&store->states_version) : 0);
+  const graph_node *sources[] = {node->source, node->affine};
+  uint64_t version = atomic_load(&plan->graph->store->version);
+  for (int s = 0; s < 2 && sources[s]; s++)
+    for (int i = 0; i < sources[s]->n_params; i++)
+      if (sources[s]->params[i]) version += atomic_load(&sources[s]->params[i]->version);
+  return version;
 }
 
 lamina_status lamina_plan_pack(lamina_plan *plan, plan_node *node) {

@@ -11,7 +11,6 @@ lamina_store *lamina_store_create(lamina_context *context) {
   if (!store) return NULL;
   atomic_init(&store->references, 1);
   atomic_init(&store->version, 1);
-  atomic_init(&store->states_version, 0);
   pthread_mutex_init(&store->write_lock, NULL);
   store->context = context;
   lamina_context_retain(context);

@@ -14,6 +14,7 @@ typedef struct lamina_entry {
   int64_t fan_in, fan_out; /* of the node's weight */
   float *slot[2];          /* optimizer state, as large as the tensor, or NULL: SGD momentum; Adam m and v */
   int64_t steps;           /* that the slots hold: others may have been stepped more often */
+  _Atomic uint64_t version; /* grows when this one is changed by a step, or, a state, by a forward */
 } lamina_entry;
 
 typedef struct lamina_store {
@@ -21,8 +22,7 @@ typedef struct lamina_store {
   lamina_context *context;
   lamina_entry **entries; /* in the order in which they were added */
   size_t count, capacity;
-  _Atomic uint64_t version;        /* grows whenever a parameter changes: packed copies compare it */
-  _Atomic uint64_t states_version; /* the same of states, which forward in TRAIN changes */
+  _Atomic uint64_t version;        /* grows whenever any may have changed: packed copies compare it and their entries' */
   pthread_mutex_t write_lock;      /* of values that plans write when nobody has */
   int64_t step;                    /* optimizer steps taken, of any of the parameters */
   lamina_optimizer_type optimizer; /* whose state is in the slots, once step > 0 */

@@ -78,7 +78,7 @@ static bool prepare(bench *b, trial *t) {
   t->cost = (lamina_cost){.size = sizeof t->cost};
   b->view.kernel = t->kernel;
   if (t->kernel->plan && t->kernel->plan(&b->view, &t->cost)) return false;
-  if (b->plan->options.mode == LAMINA_INFER) t->cost.saved = 0;
+  if (node->mode == LAMINA_INFER) t->cost.saved = 0;
   if (t->cost.packed > SIZE_MAX / 4 || t->cost.saved > SIZE_MAX / 4 || t->cost.workspace > SIZE_MAX / 4) return false;
   if (t->cost.saved && !(t->saved = lamina_alloc(context, t->cost.saved))) return false;
   if (!t->cost.packed) return true;
@@ -165,10 +165,11 @@ static void write_key(const bench *b, lamina_text *text) {
   const lamina_cpu *cpu = &context->cpu; /* a virtual machine's name may leave the model out: caches tell more */
   lamina_text_add(text, "%s %zu/%zu/%zu KiB; %s; lamina %s; %d threads; math %d; %s; %s@%u", context->cpu_name,
                   cpu->l1 >> 10, cpu->l2 >> 10, cpu->l3 >> 10, cpu->isa, lamina_version(), context->threads,
-                  (int)context->options.math, b->plan->options.mode == LAMINA_TRAIN ? "train" : "infer", layer->name,
+                  (int)context->options.math, b->node->mode == LAMINA_TRAIN ? "train" : "infer", layer->name,
                   layer->version);
   add_attributes(text, layer, b->node->attrs);
   if (v->epilogue.parts) lamina_text_add(text, "; epilogue %u", v->epilogue.parts);
+  if (b->node->frozen_states) lamina_text_add(text, "; frozen states");
   if (b->node->backward)
     lamina_text_add(text, "; gradients %llx %llx", (unsigned long long)v->need_inputs,
                     (unsigned long long)v->need_params);
@@ -185,9 +186,9 @@ static void collect(bench *b) {
 }
 
 /* A forward that changes states (running statistics) would leave its traces. */
-static bool changes_states(const lamina_plan *plan, const plan_node *node) {
+static bool changes_states(const plan_node *node) {
   for (int i = 0; i < node->source->n_params; i++)
-    if (plan->options.mode == LAMINA_TRAIN && node->source->params[i] && !node->source->params[i]->trainable)
+    if (node->mode == LAMINA_TRAIN && !node->frozen_states && node->source->params[i] && !node->source->params[i]->trainable)
       return true;
   return false;
 }
@@ -215,7 +216,7 @@ static void choose(bench *b, const char *key, const lamina_kernel *usual, lamina
 
 void lamina_tune_node(lamina_plan *plan, plan_node *node, lamina_wisdom *wisdom, lamina_tuning *tuning) {
   memset(tuning, 0, sizeof *tuning);
-  if (node->is_view || changes_states(plan, node)) return;
+  if (node->is_view || changes_states(node)) return;
   lamina_node *own = lamina_plan_view(plan, node); /* whose tensors get memory */
   bench *b = own ? lamina_alloc_zeroed(plan->context, sizeof *b) : NULL;
   lamina_text key = {.context = plan->context};

@@ -83,7 +83,8 @@ const lamina_layer lamina_layer_dropout = {
     .name = "dropout",
     .version = 1,
     .doc = "in training sets random elements to 0 and scales the others by 1/(1-p)",
-    .flags = LAMINA_LAYER_IN_PLACE | LAMINA_LAYER_BACKWARD_IN_PLACE | LAMINA_LAYER_ACCUMULATES,
+    .flags = LAMINA_LAYER_IN_PLACE | LAMINA_LAYER_BACKWARD_IN_PLACE | LAMINA_LAYER_ACCUMULATES |
+             LAMINA_LAYER_TRAINS_DIFFERENTLY,
     .attrs = attrs,
     .ports = ports,
     .kernels = kernels,

@@ -203,8 +203,24 @@ int model_add_loss(model *m, const session *s) {
   return EXIT_OK;
 }
 
+int freeze_patterns(const text_list *given, char *patterns, size_t size) {
+  size_t used = 0;
+  *patterns = 0;
+  for (int i = 0; i < given->count; i++) {
+    const int length = snprintf(patterns + used, size - used, "%s%s", i ? "," : "", given->item[i]);
+    if (length < 0 || (size_t)length >= size - used) return fail("--freeze: the patterns are too long");
+    used += (size_t)length;
+  }
+  return EXIT_OK;
+}
+
 int model_plan(model *m, const session *s, const plan_settings *set, lamina_plan **plan, lamina_plan_info *info) {
+  char patterns[FREEZE_MAX];
+  if (freeze_patterns(&set->freeze, patterns, sizeof patterns)) return EXIT_ERROR;
+  if (*patterns && !set->train) return usage_error(s->of, "--freeze belongs to --train");
   const lamina_plan_options options = {.size = sizeof options,
+                                       .freeze = *patterns ? patterns : NULL,
+                                       .adapt_states = set->batch_norm && !strcmp(set->batch_norm, "adapt"),
                                        .mode = set->train ? LAMINA_TRAIN : LAMINA_INFER,
                                        .batch = set->batch,
                                        .outputs = set->train ? "loss" : NULL,

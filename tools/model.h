@@ -24,12 +24,18 @@ int model_check_single(const model *m);
 int model_check_classifier(const model *m);
 /* Adds the node "loss": softmax cross-entropy of the output with the labels. */
 int model_add_loss(model *m, const session *s);
+enum { FREEZE_MAX = 2048 };
+
 /* What `time` and `explain` are asked for. */
 typedef struct plan_settings {
   int64_t batch;
   int train, strict, no_fusion, tune;
+  text_list freeze;
+  const char *batch_norm;
 } plan_settings;
 
+/* The patterns of --freeze, separated by commas; "" for none. */
+int freeze_patterns(const text_list *given, char *patterns, size_t size);
 /* A plan as the commands run it: TRAIN with the loss as its output, or INFER. Prints on failure. */
 int model_plan(model *m, const session *s, const plan_settings *set, lamina_plan **plan, lamina_plan_info *info);
 /* Loads weights: F or F.train. */

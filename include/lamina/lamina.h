@@ -168,6 +168,15 @@ LAMINA_API lamina_status lamina_graph_save_weights(lamina_graph *graph, const ch
 /** Reads parameters and states from a safetensors file. Names and shapes must match exactly; on failure nothing has
     changed. With LAMINA_WEIGHTS_TRAINING the optimizer's state is read too and must be there. */
 LAMINA_API lamina_status lamina_graph_load_weights(lamina_graph *graph, const char *path, uint32_t flags);
+/**
+ * Fine-tuning: reads the parameters and states that a safetensors file has in the graph's shape, and leaves the others (a
+ * head of another width) as they are: initialise the graph first. `skipped` (may be NULL) is told of each parameter that
+ * was left alone, and of each tensor of the file that the graph has no use for, with the reason in words. A file of which
+ * nothing fits is LAMINA_BAD_FILE; on failure nothing has changed and `skipped` is not called.
+ */
+LAMINA_API lamina_status lamina_graph_load_partial(lamina_graph *graph, const char *path,
+                                                   void (*skipped)(void *user, const char *name, const char *reason),
+                                                   void *user);
 /** One metadata value of a safetensors file: copied to `value` and cut to `value_size`. LAMINA_NOT_FOUND if absent. */
 LAMINA_API lamina_status lamina_weights_metadata(lamina_context *context, const char *path, const char *key, char *value,
                                                  size_t value_size);
@@ -185,7 +194,9 @@ typedef struct lamina_plan_options {
   int no_fusion;        /**< keep every node as it is written */
   const char *freeze;   /**< TRAIN: parameters that get no gradient and are not stepped: names separated by commas, in which
                              '*' stands for any characters ("conv1.*, bn*"); NULL: none. What no gradient needs to pass is
-                             left out of the backward pass. */
+                             left out of the backward pass, keeps nothing for it, and is fused as at inference. */
+  int adapt_states;     /**< TRAIN: 0: a node whose parameters are all frozen uses its states (running statistics) as at
+                             inference and leaves them as they are; 1: it goes on adapting them to the batches */
   int tune;             /**< 1: where a node has several kernels, the fastest is found by measuring them here, and kept in the
                              wisdom file; 0: as LAMINA_PLAN_TUNE says (off unless it is set, and not to 0); -1: off */
 } lamina_plan_options;
@@ -201,6 +212,8 @@ typedef struct lamina_plan_info {
   size_t saved, packed, workspace;
   double flops, backward_flops; /**< of one run */
   int timed, remembered; /**< tuning: kernels that were measured; nodes whose fastest kernel the wisdom file knew */
+  int frozen;            /**< TRAIN: nodes that the backward pass leaves out */
+  int64_t trained;       /**< numbers that get a gradient and are stepped */
 } lamina_plan_info;
 
 LAMINA_API lamina_status lamina_plan_get_info(const lamina_plan *plan, lamina_plan_info *info);

@@ -21,7 +21,7 @@ extern "C" {
 #endif
 
 #define LAMINA_PLUGIN_ABI_MAJOR 0
-#define LAMINA_PLUGIN_ABI_MINOR 2 /* while the major version is 0, another minor version is another ABI */
+#define LAMINA_PLUGIN_ABI_MINOR 3 /* while the major version is 0, another minor version is another ABI */
 
 #define LAMINA_MAX_RANK 8
 #define LAMINA_MAX_PORTS 64 /* inputs, outputs and parameters of one node, each */
@@ -181,6 +181,7 @@ typedef struct lamina_node {
   void *workspace; /**< scratch of one call */
   uint64_t seed;   /**< this run's random stream for this node; forward and its backward see the same */
   const lamina_kernel *kernel; /**< the kernel that is asked or run, for callbacks that several kernels share */
+  int frozen_states; /**< TRAIN: use the states as at inference (running statistics), and do not change them */
 } lamina_node;
 
 /** What a kernel asks for and what it costs, filled by `plan`. Bytes are for the given shapes and thread count. */
@@ -221,6 +222,8 @@ enum {
   LAMINA_LAYER_EPILOGUE_BACKWARD = 1 << 4, /**< its backward goes through the epilogue too, so that TRAIN plans fuse as well:
                                                 the addend is then the node's last input, with a gradient, and output 0 is
                                                 as forward left it */
+  LAMINA_LAYER_TRAINS_DIFFERENTLY = 1 << 5, /**< without states its forward in TRAIN still is another than at INFER
+                                                (dropout); else, where no gradient is needed, it is run as at INFER */
   LAMINA_LAYER_LOSS = 1 << 3               /**< output 0 is a scalar that is minimised: its gradient starts as 1 */
 };
 

@@ -27,6 +27,7 @@ typedef struct {
   lamina_optimizer_type optimizer;
   int64_t step;
   name_list missing, unknown, misshaped, mistyped;
+  bool partial;
 } loading;
 
 enum { PER_ENTRY = 4 };
@@ -94,6 +95,10 @@ static lamina_status match(loading *l, const char *name, const lamina_tensor *te
     return LAMINA_OK;
   }
   l->used[stored - lamina_safetensors_at(l->file, 0)] = 1;
+  if (!same_shape(stored, tensor) && l->partial) {
+    *source = NULL;
+    return LAMINA_OK;
+  }
   if (!same_shape(stored, tensor)) {
     char here[96], there[96];
     add_name(&l->misshaped, "%.64s is %s in the file, %s in the model", name, stored_shape(stored, there, sizeof there),
@@ -202,12 +207,41 @@ static lamina_status check(loading *l, uint32_t flags) {
   if (flags & LAMINA_WEIGHTS_TRAINING) status = read_training(l);
   for (size_t i = 0; i < l->count && status == LAMINA_OK; i++) {
     const lamina_entry *entry = l->entries[i];
-    status = match(l, entry->name, &entry->tensor, may_be_missing(entry->name), &l->sources[PER_ENTRY * i]);
+    const bool optional = l->partial || may_be_missing(entry->name);
+    status = match(l, entry->name, &entry->tensor, optional, &l->sources[PER_ENTRY * i]);
     if (status == LAMINA_OK && flags & LAMINA_WEIGHTS_TRAINING) status = match_slots(l, i);
   }
   if (status != LAMINA_OK) return status;
-  find_unknown(l, flags);
+  if (!l->partial) find_unknown(l, flags);
   return report(l);
+}
+
+/* Whether anything of the file is used: a file of a wholly different network is a mistake. */
+static lamina_status check_partial(const loading *l) {
+  for (size_t i = 0; i < l->count; i++)
+    if (l->sources[PER_ENTRY * i]) return LAMINA_OK;
+  return lamina_fail(l->context, LAMINA_BAD_FILE, "%s: a checkpoint for another model: none of its %zu tensors has the name "
+                     "and shape of a parameter of this one", l->path, lamina_safetensors_count(l->file));
+}
+
+static void tell_skipped(const loading *l, void (*skipped)(void *user, const char *name, const char *reason), void *user) {
+  char reason[256], here[96], there[96];
+  for (size_t i = 0; i < l->count; i++) {
+    const lamina_entry *entry = l->entries[i];
+    const lamina_stored_tensor *stored = lamina_safetensors_find(l->file, entry->name);
+    if (l->sources[PER_ENTRY * i] || (!stored && may_be_missing(entry->name))) continue;
+    if (stored)
+      snprintf(reason, sizeof reason, "it is %s in the file, %s in the model", stored_shape(stored, there, sizeof there),
+               lamina_shape_text(&entry->tensor, here, sizeof here));
+    else
+      snprintf(reason, sizeof reason, "the file does not have it");
+    skipped(user, entry->name, reason);
+  }
+  for (size_t i = 0; i < lamina_safetensors_count(l->file); i++) {
+    const char *name = lamina_safetensors_at(l->file, i)->name;
+    if (!l->used[i] && strncmp(name, LAMINA_OPTIMIZER_PREFIX, sizeof LAMINA_OPTIMIZER_PREFIX - 1) != 0)
+      skipped(user, name, "the model has no such parameter");
+  }
 }
 
 static void copy_values(const lamina_stored_tensor *source, lamina_dtype dtype, void *data) {
@@ -242,9 +276,9 @@ static void commit(loading *l, uint32_t flags) {
     size_t bytes;
     if (source)
       copy_values(source, entry->tensor.dtype, entry->tensor.data);
-    else if (lamina_tensor_bytes(&entry->tensor, &bytes))
+    else if (!l->partial && lamina_tensor_bytes(&entry->tensor, &bytes))
       memset(entry->tensor.data, 0, bytes);
-    entry->written = 1;
+    if (source || !l->partial) entry->written = 1;
     if (flags & LAMINA_WEIGHTS_TRAINING) copy_slots(l, i);
   }
   if (flags & LAMINA_WEIGHTS_TRAINING) {
@@ -263,20 +297,41 @@ static lamina_status prepare(loading *l, lamina_graph *graph) {
   return l->sources && l->slots && l->used ? LAMINA_OK : lamina_fail_memory(l->context, l->count * sizeof *l->sources);
 }
 
+/* Everything but the freeing. */
+static lamina_status load(loading *l, lamina_graph *graph, uint32_t flags) {
+  lamina_status status = prepare(l, graph);
+  if (status == LAMINA_OK) status = check(l, flags);
+  if (status == LAMINA_OK && l->partial) status = check_partial(l);
+  if (status != LAMINA_OK) return status;
+  commit(l, flags);
+  lamina_graph_parameters_changed(graph);
+  return LAMINA_OK;
+}
+
+static void release(loading *l) {
+  for (size_t i = 0; l->slots && i < 2 * l->count; i++) lamina_free(l->context, l->slots[i]);
+  lamina_free(l->context, l->slots);
+  lamina_free(l->context, l->sources);
+  lamina_free(l->context, l->used);
+  lamina_free(l->context, l->entries);
+  lamina_safetensors_close(l->file);
+}
+
 lamina_status lamina_graph_load_weights(lamina_graph *graph, const char *path, uint32_t flags) {
   if (!graph) return LAMINA_INVALID_ARGUMENT;
   loading l = {.context = lamina_graph_context(graph), .path = path, .store = lamina_graph_store(graph)};
-  lamina_status status = prepare(&l, graph);
-  if (status == LAMINA_OK) status = check(&l, flags);
-  if (status == LAMINA_OK) {
-    commit(&l, flags);
-    lamina_graph_parameters_changed(graph);
-  }
-  for (size_t i = 0; l.slots && i < 2 * l.count; i++) lamina_free(l.context, l.slots[i]);
-  lamina_free(l.context, l.slots);
-  lamina_free(l.context, l.sources);
-  lamina_free(l.context, l.used);
-  lamina_free(l.context, l.entries);
-  lamina_safetensors_close(l.file);
+  const lamina_status status = load(&l, graph, flags);
+  release(&l);
+  return status;
+}
+
+lamina_status lamina_graph_load_partial(lamina_graph *graph, const char *path,
+                                        void (*skipped)(void *user, const char *name, const char *reason), void *user) {
+  if (!graph) return LAMINA_INVALID_ARGUMENT;
+  loading l = {
+      .context = lamina_graph_context(graph), .path = path, .store = lamina_graph_store(graph), .partial = true};
+  const lamina_status status = load(&l, graph, 0);
+  if (status == LAMINA_OK && skipped) tell_skipped(&l, skipped, user);
+  release(&l);
   return status;
 }

@@ -5,7 +5,7 @@
  * addition of another value that is there before the node runs, a clamp, an activation (any elementwise layer, a
  * plugin's too, that offers its function).
  *
- * At inference any layer may do so. In training one whose backward pass goes through its epilogue (batch norm): no affine
+ * At inference, and in training where no gradient is needed, any layer may do so. In training else one whose backward pass goes through its epilogue (batch norm): no affine
  * map then, and the addend becomes an input of the node, which gets a gradient like any other.
  */
 #include <math.h>
@@ -50,7 +50,7 @@ static bool take(lamina_plan *plan, int n, const plan_node *reader, const lamina
     const int other = reader->inputs[reader->inputs[0] == producer->outputs[0]];
     if (plan->values[other].producer >= n || other == producer->outputs[0]) return false;
     producer->add = other;
-    if (plan->options.mode == LAMINA_TRAIN) producer->inputs[producer->n_inputs++] = other;
+    if (producer->mode == LAMINA_TRAIN) producer->inputs[producer->n_inputs++] = other;
     break;
   }
   case LAMINA_EPILOGUE_CLAMP:
@@ -76,7 +76,8 @@ static lamina_status try_merge(lamina_plan *plan, int n, plan_node *reader, bool
   *merged = false;
   if (!lamina_same_shape(&plan->values[producer->outputs[0]].shape, &plan->values[reader->outputs[0]].shape))
     return LAMINA_OK;
-  const bool train = plan->options.mode == LAMINA_TRAIN;
+  const bool train = producer->mode == LAMINA_TRAIN;
+  if (reader->backward && !train) return LAMINA_OK; /* its backward has to go through it */
   if (!train && folds_affine(plan, producer, reader, &status)) {
     producer->affine = reader->source;
     producer->epilogue.parts |= LAMINA_EPILOGUE_AFFINE;
@@ -91,7 +92,7 @@ static lamina_status try_merge(lamina_plan *plan, int n, plan_node *reader, bool
 
 static bool can_fuse(const lamina_plan *plan, const plan_node *producer) {
   const lamina_layer *layer = producer->source->layer;
-  const bool through = plan->options.mode == LAMINA_INFER ||
+  const bool through = producer->mode == LAMINA_INFER ||
                        ((layer->flags & LAMINA_LAYER_EPILOGUE_BACKWARD) && producer->n_inputs == producer->source->n_inputs);
   return through && layer->epilogues && producer->n_outputs == 1;
 }

@@ -93,6 +93,7 @@ static lamina_status list_chunks(lamina_exec *exec, int slots, chunk *chunks, in
       lamina_status status = prepare_slots(store, entry, slots);
       if (status) return status;
       entry->steps += chunks != NULL;
+      if (chunks) atomic_fetch_add(&entry->version, 1);
       const int64_t elements = lamina_tensor_count(&entry->tensor);
       const float *gradient = exec->gradients[(size_t)n * LAMINA_MAX_PORTS + (size_t)i];
       for (int64_t at = 0; at < elements; at += CHUNK, ++*count)
@@ -143,7 +144,6 @@ lamina_status lamina_exec_step(lamina_exec *exec, const lamina_optimizer *given)
     lamina_parallel(exec->context, count, run_chunk, &s);
     store->step++;
     store->optimizer = o.type;
-    atomic_fetch_add(&store->version, 1);
   }
   lamina_free(exec->context, s.chunks);
   return status;

@@ -3,7 +3,7 @@
  * Backward (Ioffe and Szegedy 2015, section 3), through the statistics of the batch. With r = 1 / deviation, m = hi +
  * lo the mean and sums over the rows: S1 = sum dy,  S2 = sum dy * (x - m) = sum dy * (x - hi) - lo * S1 dbias = S1,
  * dweight = r * S2 dx = weight * r * (dy - S1 / rows - (x - m) * r^2 * S2 / rows) = a * dy + b * (x - hi) + d Cost: x
- * and dy are read twice, dx is written once.
+ * and dy are read twice, dx is written once. Through running statistics, which are constants, dx = weight * r * dy.
  */
 #include "batch_norm.h"
 
@@ -84,14 +84,15 @@ static void give(const lamina_node *node, int param, int64_t begin, int64_t end,
 static void finish_part(backward_pass *pass, int64_t begin, int64_t end) {
   batch_norm_memory *m = &pass->memory;
   const float *weight = batch_norm_param(pass->node, BATCH_NORM_WEIGHT);
+  const int batch = batch_norm_uses_batch(pass->node);
   float d_weight[BATCH_NORM_PART], d_bias[BATCH_NORM_PART];
   const double inverse = 1 / (double)pass->split.rows;
   for (int64_t c = begin; c < end; c++) {
     const double r = m->invstd[c], lo = m->lo[c], s1 = m->first[c], s2 = m->second[c] - lo * s1;
-    const double a = weight ? r * weight[c] : r, b = -a * r * r * s2 * inverse;
+    const double a = weight ? r * weight[c] : r, b = batch ? -a * r * r * s2 * inverse : 0;
     m->coefficients[0][c] = (float)a;
     m->coefficients[1][c] = (float)b;
-    m->coefficients[2][c] = (float)(-a * s1 * inverse - b * lo);
+    m->coefficients[2][c] = batch ? (float)(-a * s1 * inverse - b * lo) : 0;
     d_weight[c - begin] = (float)(r * s2);
     d_bias[c - begin] = (float)s1;
   }

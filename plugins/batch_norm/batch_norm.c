@@ -20,11 +20,14 @@ batch_norm_split batch_norm_split_of(int64_t rows, int64_t channels) {
 }
 
 int batch_norm_uses_batch(const lamina_node *node) {
-  return node->mode == LAMINA_TRAIN || !node->attrs[BATCH_NORM_TRACK].i;
+  return (node->mode == LAMINA_TRAIN && !node->frozen_states) || !node->attrs[BATCH_NORM_TRACK].i;
 }
 
+/* Sums over the rows: forward for the batch's statistics, backward for the gradients of the parameters too. */
+static int reduces(const lamina_node *node) { return node->mode == LAMINA_TRAIN || batch_norm_uses_batch(node); }
+
 batch_norm_memory batch_norm_memory_of(const lamina_node *node, const batch_norm_split *split) {
-  int64_t c = split->channels, sums = batch_norm_uses_batch(node) ? split->groups * c : 0;
+  int64_t c = split->channels, sums = reduces(node) ? split->groups * c : 0;
   batch_norm_memory m = {.first = node->workspace};
   m.second = m.first + sums;
   float *floats = (float *)(m.second + sums);
@@ -40,7 +43,7 @@ batch_norm_memory batch_norm_memory_of(const lamina_node *node, const batch_norm
 
 lamina_status batch_norm_check_count(const lamina_node *node) {
   layer_matrix x = layer_rows(&node->inputs[0]);
-  if (node->mode != LAMINA_TRAIN || x.rows > 1) return LAMINA_OK;
+  if (node->mode != LAMINA_TRAIN || !batch_norm_uses_batch(node) || x.rows > 1) return LAMINA_OK;
   char text[LAYER_SHAPE_TEXT];
   return node->host->fail(node->host, LAMINA_SHAPE_MISMATCH,
                           "expected more than 1 value per channel when training, got input of shape %s",
@@ -73,7 +76,7 @@ static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   size_t channels = (size_t)x.channels;
   int batch = batch_norm_uses_batch(node);
   double n = (double)x.rows * (double)x.channels;
-  cost->workspace = (batch ? 2 * (size_t)split.groups * channels * sizeof(double) : 0) + 8 * channels * sizeof(float);
+  cost->workspace = (reduces(node) ? 2 * (size_t)split.groups * channels * sizeof(double) : 0) + 8 * channels * sizeof(float);
   cost->saved = node->mode == LAMINA_TRAIN ? 5 * channels * sizeof(float) : 0;
   cost->flops = (batch ? 7 : 3) * n;
   cost->bytes = (batch ? 3 : 2) * n * sizeof(float);

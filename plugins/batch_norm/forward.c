@@ -123,6 +123,10 @@ static void running_statistics(forward_pass *pass) {
     double scale = (weight ? weight[c] : 1.0) / sqrt((double)var[c] + node->attrs[BATCH_NORM_EPS].f);
     pass->memory.scale[c] = (float)scale;
     pass->memory.offset[c] = bias ? bias[c] : 0.0f;
+    if (node->mode != LAMINA_TRAIN) continue;
+    pass->memory.hi[c] = batch_norm_param(node, BATCH_NORM_MEAN)[c]; /* for the backward pass */
+    pass->memory.lo[c] = 0;
+    pass->memory.invstd[c] = (float)(1 / sqrt((double)var[c] + node->attrs[BATCH_NORM_EPS].f));
   }
   pass->mean = batch_norm_param(node, BATCH_NORM_MEAN);
 }
