@@ -12,7 +12,7 @@
 #define FORMAT_KEY "lamina.training"
 #define FORMAT_VERSION "1"
 
-enum { FIELDS_MAX = 32, FINGERPRINT_SAMPLES = 64, NUMBER_BYTES = 32 };
+enum { FIELDS_MAX = 36, FINGERPRINT_SAMPLES = 64, NUMBER_BYTES = 32 };
 
 typedef enum field_type { FIELD_TEXT, FIELD_INT, FIELD_SEED, FIELD_REAL } field_type;
 
@@ -20,10 +20,13 @@ typedef struct field {
   const char *key;
   field_type type;
   size_t offset, size; /* in struct run */
+  const char *absent;  /* for checkpoints from before the field was there; NULL: it must be */
 } field;
 
 #define FIELD(key, type, member)                                                                                       \
-  { "lamina." key, type, offsetof(run, member), sizeof((run *)0)->member }
+  { "lamina." key, type, offsetof(run, member), sizeof((run *)0)->member, NULL }
+#define LATER_FIELD(key, type, member, absent)                                                                         \
+  { "lamina." key, type, offsetof(run, member), sizeof((run *)0)->member, absent }
 
 static const field fields[] = {
     FIELD("model", FIELD_TEXT, model),
@@ -45,6 +48,10 @@ static const field fields[] = {
     FIELD("loss_sum", FIELD_REAL, loss_sum),
     FIELD("seconds", FIELD_REAL, seconds),
     FIELD("train_seconds", FIELD_REAL, train_seconds),
+    LATER_FIELD("freeze", FIELD_TEXT, freeze, ""),
+    LATER_FIELD("batch_norm", FIELD_TEXT, batch_norm, "frozen"),
+    LATER_FIELD("augment", FIELD_TEXT, augment, ""),
+    LATER_FIELD("normalise", FIELD_TEXT, normalise, ""),
 };
 
 enum { FIELD_COUNT = (int)(sizeof fields / sizeof *fields) };
@@ -137,6 +144,7 @@ static int write_weights(training *t) {
                                       {"lamina.model", t->run.model},
                                       {"lamina.epochs_done", epoch},
                                       {"lamina.test_accuracy", accuracy},
+                                      {*t->run.normalise ? NORMALISE_KEY : NULL, t->run.normalise},
                                       {NULL, NULL}};
   if (lamina_graph_save_weights(t->model.graph, t->save, 0, metadata))
     return fail_library(&t->s, "cannot save the weights");
@@ -239,10 +247,11 @@ static int find_file(training *t, const char *path, char *file, size_t file_size
 int checkpoint_read(training *t, const char *path, char *file, size_t file_size) {
   char text[4096];
   if (find_file(t, path, file, file_size)) return EXIT_ERROR;
-  for (int i = 0; i < FIELD_COUNT; i++)
-    if (lamina_weights_metadata(t->s.context, file, fields[i].key, text, sizeof text) ||
-        !parse_field(&t->run, &fields[i], text))
-      return damaged(file, fields[i].key);
+  for (int i = 0; i < FIELD_COUNT; i++) {
+    const lamina_status status = lamina_weights_metadata(t->s.context, file, fields[i].key, text, sizeof text);
+    const char *value = status == LAMINA_NOT_FOUND ? fields[i].absent : status ? NULL : text;
+    if (!value || !parse_field(&t->run, &fields[i], value)) return damaged(file, fields[i].key);
+  }
   if (!sane(&t->run)) return fail("%s: the metadata holds impossible settings", file);
   const int64_t room = t->set.epochs > t->run.epochs ? t->set.epochs : t->run.epochs;
   t->run.losses = read_list(t, file, "lamina.epoch_losses", t->run.epoch, room);

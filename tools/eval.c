@@ -96,6 +96,7 @@ static int run_command(const command *self, int argc, char **argv) {
   model m = {0};
   data d = {0};
   predictor p = {0};
+  normalisation n = {0};
   int status = options_parse(self, argc, argv, &set, &line);
   if (status != OPTIONS_RUN) return status;
   if (!set.weights) return usage_error(self, "--weights FILE is missing: 'lamina train --save FILE' writes one");
@@ -103,7 +104,8 @@ static int run_command(const command *self, int argc, char **argv) {
   if (!status) status = model_open(&m, &s, line.argument[0]);
   if (!status) status = model_check_classifier(&m);
   if (!status) status = model_load_weights(&m, &s, set.weights);
-  if (!status) status = data_open(&d, &s, &m, set.data);
+  if (!status) status = normalisation_of_weights(&s, set.weights, &n);
+  if (!status) status = data_open(&d, &s, &m, set.data, &n);
   if (!status) status = eval_model(&s, &set, &m, &d, &p);
   predictor_close(&p);
   data_close(&d);
@@ -117,7 +119,8 @@ const command command_eval = {.name = "eval",
                               .min_arguments = 1,
                               .max_arguments = 1,
                               .summary = "accuracy, loss and confusion matrix of a trained network on test images",
-                              .text = "Runs MODEL with trained weights on all test images.",
+                              .text = "Runs MODEL with trained weights on all test images, which are normalised as\n"
+                                      "in training (--normalise is kept in the weights' file).",
                               .examples = "  lamina train lenet5 --save digits.safetensors\n"
                                           "  lamina eval lenet5 --weights digits.safetensors\n"
                                           "  lamina eval mynet --weights w.safetensors --data mnist --json",

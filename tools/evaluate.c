@@ -38,10 +38,14 @@ static int check_fit(const data *d, const model *m, const char *where) {
   return EXIT_OK;
 }
 
-int data_open(data *d, const session *s, const model *m, const char *directory) {
+int data_open(data *d, const session *s, const model *m, const char *directory, const normalisation *n) {
   *d = (data){.info.size = sizeof d->info};
   /* The digits are the same whatever --seed says: runs with different seeds are compared on the same data. */
-  const lamina_dataset_options options = {.size = sizeof options, .directory = directory};
+  const lamina_dataset_options options = {.size = sizeof options,
+                                          .directory = directory,
+                                          .mean = n->count ? n->mean : NULL,
+                                          .deviation = n->count ? n->deviation : NULL,
+                                          .statistics = n->count};
   const char *where = directory ? directory : "embedded digits";
   const lamina_status status = lamina_dataset_open(s->context, &options, &d->dataset);
   if (status) {

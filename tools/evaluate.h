@@ -4,6 +4,7 @@
 #define TOOL_EVALUATE_H
 
 #include "predict.h"
+#include "preprocess.h"
 #include "progress.h"
 
 typedef struct data {
@@ -20,7 +21,7 @@ typedef struct evaluation {
 } evaluation;
 
 /* Opens the data (NULL: the embedded digits) and checks that it fits the model. */
-int data_open(data *d, const session *s, const model *m, const char *directory);
+int data_open(data *d, const session *s, const model *m, const char *directory, const normalisation *n);
 void data_close(data *d);
 /* Copies n samples with the model's channels; a label that the model has no class for is refused. */
 int data_batch(const data *d, const session *s, const model *m, lamina_split split, int64_t n, const int64_t *index,

@@ -17,7 +17,7 @@ static const option options[] = {
      "safetensors file, as 'lamina train --save' or PyTorch writes it (required)"},
     {"input", "X.npy", OPTION_TEXT, offsetof(run_settings, input), 0, 0, NULL,
      "one sample (H, W, C) or many (N, H, W, C), C may be left out if it is 1; f4, or u1, which becomes\n"
-     "                       byte / 127.5 - 1 (required)"},
+     "                       byte / 127.5 - 1; or as --normalise had them in training (required)"},
     {"output", "Y.npy", OPTION_TEXT, offsetof(run_settings, output), 0, 0, NULL, "write the network's output there"},
     {"top", "N", OPTION_INT, offsetof(run_settings, top), 1, 1000, NULL, "how many classes to print (default 5)"},
     {NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
@@ -28,6 +28,7 @@ typedef struct work {
   model model;
   lamina_tensor array; /* as it was read */
   int64_t samples;
+  normalisation normalise;
   bool spread; /* one channel in the file is repeated for the model's */
   predictor predictor;
   float *batch;
@@ -69,9 +70,15 @@ static int check_input(work *w) {
 static void copy_samples(const work *w, int64_t first, int64_t n) {
   const int64_t sample = lamina_tensor_count(&w->model.in), repeat = w->spread ? w->model.in.dim[3] : 1;
   const int64_t count = n * sample / repeat, from = first * (sample / repeat);
+  const uint8_t *bytes = w->array.dtype == LAMINA_U8 ? w->array.data : NULL;
+  const float *floats = w->array.data;
+  const int64_t channels = w->spread ? 1 : w->model.in.dim[w->model.in.rank - 1];
   for (int64_t i = 0; i < count; i++) {
-    const float value = w->array.dtype == LAMINA_U8 ? (float)((const uint8_t *)w->array.data)[from + i] / 127.5f - 1.0f
-                                                    : ((const float *)w->array.data)[from + i];
+    float value;
+    if (w->normalise.count)
+      value = normalised(&w->normalise, i % channels, bytes ? (double)bytes[from + i] / 255 : (double)floats[from + i]);
+    else
+      value = bytes ? (float)bytes[from + i] / 127.5f - 1.0f : floats[from + i];
     for (int64_t k = 0; k < repeat; k++) w->batch[i * repeat + k] = value;
   }
 }
@@ -184,9 +191,14 @@ static int work_on(work *w, const command *self, const char *model_name) {
   if (w->model.in.dtype != LAMINA_F32 || w->model.out.dtype != LAMINA_F32)
     return fail("%s: this command needs a model from f32 to f32", w->model.path);
   if (w->set->output && check_writable(w->set->output)) return EXIT_ERROR;
-  if (model_load_weights(&w->model, &w->s, w->set->weights)) return EXIT_ERROR;
+  if (model_load_weights(&w->model, &w->s, w->set->weights) ||
+      normalisation_of_weights(&w->s, w->set->weights, &w->normalise))
+    return EXIT_ERROR;
   if (lamina_array_load(w->s.context, w->set->input, &w->array)) return fail_library(&w->s, "cannot read the input");
-  if (check_input(w) || predict_all(w)) return EXIT_ERROR;
+  if (check_input(w)) return EXIT_ERROR;
+  if (w->normalise.count > 1 && w->normalise.count != (w->spread ? 1 : w->model.in.dim[w->model.in.rank - 1]))
+    return fail("%s: the weights normalise %d channels, which the input does not have", w->set->input, w->normalise.count);
+  if (predict_all(w)) return EXIT_ERROR;
   if (w->set->output && lamina_array_save(w->s.context, w->set->output, &w->result))
     return fail_library(&w->s, "cannot save the output");
   return print_result(w);

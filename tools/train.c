@@ -32,7 +32,32 @@ static const option options[] = {
      "write weights to FILE and the training state to FILE.train, after each epoch and on Ctrl-C"},
     {"resume", "FILE", OPTION_TEXT, offsetof(train_settings, resume), 0, 0, NULL,
      "go on from FILE.train, with its settings; options given again override rates and epochs"},
+    {"init", "FILE", OPTION_TEXT, offsetof(train_settings, init), 0, 0, NULL,
+     "begin with the weights of a safetensors file, as 'lamina train --save' or PyTorch writes it"},
+    {"partial", NULL, OPTION_FLAG, offsetof(train_settings, partial), 0, 0, NULL,
+     "parameters that --init's file lacks, or has in another shape, start afresh and are named"},
+    {"freeze", "PATTERN", OPTION_LIST, offsetof(train_settings, freeze), 0, 0, NULL,
+     "do not train parameters of such names; '*' stands for any characters: 'conv*,bn*'. May be repeated"},
+    {"batch-norm", "HOW", OPTION_CHOICE, offsetof(train_settings, batch_norm), 0, 0, "frozen|adapt",
+     "statistics of frozen batch norms: frozen (the running ones, default), or adapt to the new data"},
+    {"augment", "LIST", OPTION_TEXT, offsetof(train_settings, augment), 0, 0, NULL,
+     "change training images by chance: any of shift=N (pixels each way), crop=N (rows and columns that are\n"
+     "                       cut off before it is stretched back) and flip (left to right), separated by commas"},
+    {"normalise", "M/S", OPTION_TEXT, offsetof(train_settings, normalise), 0, 0, NULL,
+     "(value - M) / S, bytes counted from 0 to 1; one number each, or one for each channel:\n"
+     "                       0.49,0.48,0.45/0.25,0.24,0.26; kept in the weights' file for 'eval' and 'run'\n"
+     "                       (default for bytes: 0.5/0.5)"},
     {NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
+
+/* What is frozen, and what comes of it. */
+static void print_freeze(const training *t) {
+  const lamina_plan_info *i = &t->plan_info;
+  if (!*t->run.freeze) return;
+  fprintf(t->s.human,
+          "freeze  %s: %lld of %lld parameters are trained, %d of %d nodes need no backward pass; batch norm %s\n",
+          t->run.freeze, (long long)i->trained, (long long)t->model.parameters, i->frozen, i->nodes,
+          !strcmp(t->run.batch_norm, "adapt") ? "adapts its statistics" : "keeps its statistics");
+}
 
 static void print_start(const training *t) {
   const run *r = &t->run;
@@ -45,6 +70,10 @@ static void print_start(const training *t) {
           flops_text((i->flops + i->backward_flops) / (double)r->batch, flops, sizeof flops));
   fprintf(out, "data    %s: %lld training and %lld test images\n", t->data.info.description,
           (long long)t->data.info.count[LAMINA_SPLIT_TRAIN], (long long)t->data.info.count[LAMINA_SPLIT_TEST]);
+  if (*r->augment || *r->normalise)
+    fprintf(out, "images  %s%s%s%s\n", *r->augment ? "augmented by " : "", r->augment,
+            *r->augment && *r->normalise ? "; " : "", *r->normalise ? "normalised" : "");
+  print_freeze(t);
   fprintf(out, "run     %s, lr %g%s, weight decay %g, %s schedule; batch %lld, seed %llu; %s, %d thread%s\n",
           r->optimizer, r->lr, extra, r->weight_decay, r->schedule, (long long)r->batch, (unsigned long long)r->seed,
           t->s.info.isa, t->s.info.threads, t->s.info.threads == 1 ? "" : "s");
@@ -80,6 +109,10 @@ static int print_result(const training *t, bool interrupted) {
                 r->schedule, "epoch_losses", number_list(r->losses, r->epoch), "epoch_accuracies",
                 number_list(r->accuracies, r->epoch), "arena_bytes", (json_int_t)t->plan_info.arena, "unplanned_bytes",
                 (json_int_t)t->plan_info.unplanned, "interrupted", (int)interrupted);
+  if (o) {
+    json_object_set_new(o, "trained_parameters", json_integer((json_int_t)t->plan_info.trained));
+    json_object_set_new(o, "data_wait_seconds", json_real(t->waited));
+  }
   return print_json(o);
 }
 
@@ -107,6 +140,9 @@ static int run_command(const command *self, int argc, char **argv) {
   int status = options_parse(self, argc, argv, &t->set, &t->line);
   if (status == OPTIONS_RUN && t->set.save && ends_in_train(t->set.save))
     status = usage_error(self, "--save names the weights' file; the training state is written beside it as FILE.train");
+  if (status == OPTIONS_RUN && t->set.resume && t->set.init)
+    status = usage_error(self, "--init begins a run and --resume goes on with one: give one of them");
+  if (status == OPTIONS_RUN && t->set.partial && !t->set.init) status = usage_error(self, "--partial needs --init FILE");
   if (status == OPTIONS_RUN) {
     status = train(t);
     training_release(t);
@@ -130,6 +166,8 @@ const command command_train = {
                 "  lamina train mynet --data mnist --epochs 5 --save w.safetensors\n"
                 "  lamina train mynet --resume w.safetensors --epochs 8   go on where that ended\n"
                 "  lamina eval mynet --weights w.safetensors --data mnist\n"
-                "  lamina train resnet18 --data cifar --optimizer adamw --schedule cosine --epochs 20",
+                "  lamina train resnet18 --data cifar --optimizer adamw --schedule cosine --augment shift=4,flip\n"
+                "  lamina train ./five.json --init w.safetensors --partial --freeze 'conv*,bn*,fc1.*'\n"
+                "                                                         fine-tuning: a new last layer on a trained network",
     .options = options,
     .run = run_command};

@@ -9,10 +9,11 @@
 /* The command line. */
 typedef struct train_settings {
   common_settings common;
-  const char *data, *optimizer, *schedule, *save, *resume;
+  const char *data, *optimizer, *schedule, *save, *resume, *init, *batch_norm, *augment, *normalise;
+  text_list freeze;
   int64_t epochs, batch;
   double lr, momentum, weight_decay, gamma, step_epochs;
-  int nesterov;
+  int nesterov, partial;
 } train_settings;
 
 /* All that decides how a run goes on: a checkpoint holds it beside the parameters. */
@@ -20,6 +21,7 @@ typedef struct run {
   char model[128], optimizer[16], schedule[16];
   char data[4096];      /* absolute path; "": the embedded digits */
   char fingerprint[96]; /* of the data */
+  char freeze[FREEZE_MAX], batch_norm[8], augment[AUGMENT_MAX], normalise[NORMALISE_MAX];
   uint64_t seed;
   int64_t epochs, batch, nesterov;
   double lr, momentum, weight_decay, gamma, step_epochs;
@@ -44,9 +46,11 @@ typedef struct training {
   lamina_schedule schedule;
   progress progress;
   int64_t steps;  /* in an epoch */
-  int64_t *order; /* of the training samples in this epoch */
-  float *images;  /* one batch */
-  int32_t *labels;
+  lamina_batches *batches;
+  lamina_tensor images; /* of this step */
+  augmentation augment;
+  normalisation normalise;
+  double waited; /* seconds for batches */
   double started;  /* when this process began to train */
   double before;   /* run.seconds at that time */
   char save[4096]; /* "": nothing is saved */

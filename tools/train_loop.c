@@ -32,7 +32,7 @@ static int report_not_finite(training *t) {
   const char *node = lamina_exec_find_not_finite(t->exec);
   fail("step %lld (epoch %lld): the loss is not finite; the first layer whose output is not finite is %s",
        (long long)global_step(r, t->steps) + 1, (long long)r->epoch + 1, node ? node : "not known");
-  if (all_finite(t->images, r->batch * lamina_tensor_count(&t->model.in)))
+  if (all_finite(t->images.data, lamina_tensor_count(&t->images)))
     hint("a smaller --lr than %g may help%s", r->lr, *t->save ? "; what was saved before is as it was" : "");
   else
     hint("the images of this step themselves hold values that are not finite");
@@ -41,10 +41,12 @@ static int report_not_finite(training *t) {
 
 static int train_step(training *t) {
   run *r = &t->run;
-  lamina_tensor loss;
-  const int64_t *index = t->order + r->step * r->batch;
-  if (data_batch(&t->data, &t->s, &t->model, LAMINA_SPLIT_TRAIN, r->batch, index, t->images, t->labels))
-    return EXIT_ERROR;
+  lamina_tensor loss, labels;
+  const double started = now_seconds();
+  if (lamina_batches_next(t->batches, &t->images, &labels) ||
+      lamina_exec_set_input(t->exec, t->model.input, &t->images) || lamina_exec_set_input(t->exec, "labels", &labels))
+    return fail_library(&t->s, "step %lld: data", (long long)global_step(r, t->steps) + 1);
+  t->waited += now_seconds() - started;
   lamina_exec_seed(t->exec, r->seed, (uint64_t)global_step(r, t->steps));
   if (lamina_exec_forward(t->exec) || lamina_exec_output(t->exec, "loss", &loss))
     return fail_library(&t->s, "step %lld: forward", (long long)global_step(r, t->steps) + 1);
@@ -97,7 +99,6 @@ static int run_epoch(training *t) {
   run *r = &t->run;
   const double started = now_seconds();
   const int64_t first = r->step;
-  lamina_shuffle(r->seed, (uint64_t)r->epoch, t->data.info.count[LAMINA_SPLIT_TRAIN], t->order);
   while (r->step < t->steps && !caught_signal) {
     if (train_step(t)) return EXIT_ERROR;
     show_progress(t, started, first);

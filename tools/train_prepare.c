@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static lamina_optimizer_type optimizer_type(const char *name) {
   if (!strcmp(name, "adam")) return LAMINA_ADAM;
@@ -30,6 +31,7 @@ static void default_settings(training *t) {
   r->momentum = sgd ? 0.9 : 0;
   r->weight_decay = defaults.weight_decay;
   r->gamma = 0.1;
+  snprintf(r->batch_norm, sizeof r->batch_norm, "frozen");
 }
 
 /* What the command line says, over defaults or over the checkpoint. */
@@ -43,15 +45,24 @@ static void apply_settings(training *t) {
   if (option_given(&t->line, "gamma")) r->gamma = set->gamma;
   if (option_given(&t->line, "step-epochs")) r->step_epochs = set->step_epochs;
   if (set->nesterov) r->nesterov = 1;
+  if (set->batch_norm) snprintf(r->batch_norm, sizeof r->batch_norm, "%s", set->batch_norm);
+  if (set->augment) snprintf(r->augment, sizeof r->augment, "%s", set->augment);
+  if (set->normalise) snprintf(r->normalise, sizeof r->normalise, "%s", set->normalise);
   if (set->schedule) snprintf(r->schedule, sizeof r->schedule, "%s", set->schedule);
   if (!(r->step_epochs > 0)) r->step_epochs = r->epochs > 3 ? floor((double)r->epochs / 3) : 1;
 }
 
-static int check_settings(const training *t) {
+static int check_settings(training *t) {
   const run *r = &t->run;
   const bool sgd = !strcmp(r->optimizer, "sgd");
   if (!sgd && (option_given(&t->line, "momentum") || t->set.nesterov))
     return usage_error(t->s.of, "--momentum and --nesterov belong to --optimizer sgd, not %s", r->optimizer);
+  if (t->set.batch_norm && !*r->freeze)
+    return usage_error(t->s.of, "--batch-norm is for frozen layers: it needs --freeze");
+  const char *wrong = augmentation_parse(r->augment, &t->augment);
+  if (wrong) return usage_error(t->s.of, "--augment %s: %s", r->augment, wrong);
+  wrong = normalisation_parse(r->normalise, &t->normalise);
+  if (wrong) return usage_error(t->s.of, "--normalise %s: %s", r->normalise, wrong);
   if (r->nesterov && !(r->momentum > 0)) return usage_error(t->s.of, "--nesterov needs a --momentum above 0");
   return EXIT_OK;
 }
@@ -77,6 +88,13 @@ static int check_resumed(const training *t, const char *file) {
   return EXIT_OK;
 }
 
+/* A setting of the run that decides what its parameters mean. */
+static int check_kept(const char *file, const char *name, const char *given, const char *kept) {
+  if (!given || !strcmp(given, kept)) return EXIT_OK;
+  if (!*kept) return fail("%s was made without --%s: a run cannot go on with it; leave it out", file, name);
+  return fail("%s was made with --%s %s: a run cannot go on with --%s %s; leave it out", file, name, kept, name, given);
+}
+
 static int prepare_save(training *t) {
   char file[sizeof t->save + 8];
   if (t->set.save && snprintf(t->save, sizeof t->save, "%s", t->set.save) >= (int)sizeof t->save)
@@ -99,7 +117,7 @@ static int prepare_data(training *t, const char *file) {
     if (!fits) return fail("--data: the path is too long");
     if (!utf8) return fail("--data: the path is not UTF-8, so no checkpoint can hold it");
   }
-  if (data_open(&t->data, &t->s, &t->model, *r->data ? r->data : NULL)) return EXIT_ERROR;
+  if (data_open(&t->data, &t->s, &t->model, *r->data ? r->data : NULL, &t->normalise)) return EXIT_ERROR;
   if (checkpoint_fingerprint(t, fingerprint, sizeof fingerprint)) return EXIT_ERROR;
   if (t->set.resume && strcmp(fingerprint, r->fingerprint)) {
     fail("%s was made with other data than %s", file, t->data.info.description);
@@ -117,12 +135,30 @@ static int prepare_data(training *t, const char *file) {
   return EXIT_OK;
 }
 
-static int prepare_parameters(training *t, const char *file) {
-  if (!t->set.resume) {
-    if (lamina_graph_initialize(t->model.graph, t->run.seed))
-      return fail_library(&t->s, "cannot initialise %s", t->model.name);
+static void tell_skipped(void *user, const char *name, const char *reason) {
+  const training *t = user;
+  lamina_parameter p = {.size = sizeof p};
+  const bool known = !lamina_graph_parameter_find(t->model.graph, name, &p);
+  fprintf(t->s.human, "init    %s %s: %s\n", name, known ? "starts afresh" : "is not used", reason);
+}
+
+/* From --init where it is given: what --partial leaves out keeps its initial values. */
+static int initialize(training *t) {
+  const char *file = t->set.init;
+  if (lamina_graph_initialize(t->model.graph, t->run.seed))
+    return fail_library(&t->s, "cannot initialise %s", t->model.name);
+  if (!file) return EXIT_OK;
+  if (!(t->set.partial ? lamina_graph_load_partial(t->model.graph, file, tell_skipped, t)
+                       : lamina_graph_load_weights(t->model.graph, file, 0)))
     return EXIT_OK;
-  }
+  fail_library(&t->s, "cannot begin with these weights");
+  if (!t->set.partial && !access(file, R_OK))
+    hint("--partial takes the parameters that fit, and lets the others start afresh");
+  return EXIT_ERROR;
+}
+
+static int prepare_parameters(training *t, const char *file) {
+  if (!t->set.resume) return initialize(t);
   if (lamina_graph_load_weights(t->model.graph, file, LAMINA_WEIGHTS_TRAINING)) {
     fail_library(&t->s, "cannot resume %s", t->model.name);
     hint("a checkpoint fits only the model that it was made with");
@@ -133,23 +169,27 @@ static int prepare_parameters(training *t, const char *file) {
 
 static int prepare_plans(training *t) {
   const run *r = &t->run;
-  const lamina_plan_options options = {
-      .size = sizeof options, .mode = LAMINA_TRAIN, .batch = r->batch, .outputs = "loss"};
+  const lamina_plan_options options = {.size = sizeof options,
+                                       .mode = LAMINA_TRAIN,
+                                       .batch = r->batch,
+                                       .outputs = "loss",
+                                       .freeze = *r->freeze ? r->freeze : NULL,
+                                       .adapt_states = !strcmp(r->batch_norm, "adapt")};
   t->plan_info.size = sizeof t->plan_info;
   if (lamina_plan_create(t->model.graph, &options, &t->plan) || lamina_exec_create(t->plan, &t->exec) ||
       lamina_plan_get_info(t->plan, &t->plan_info))
     return fail_library(&t->s, "cannot prepare %s for training", t->model.name);
-  t->images = allocate(r->batch, (size_t)lamina_tensor_count(&t->model.in) * sizeof *t->images);
-  t->labels = allocate(r->batch, sizeof *t->labels);
-  t->order = allocate(t->data.info.count[LAMINA_SPLIT_TRAIN], sizeof *t->order);
-  if (!t->images || !t->labels || !t->order) return fail("out of memory for a batch of %lld", (long long)r->batch);
-  int64_t dim[LAMINA_MAX_RANK];
-  memcpy(dim, t->model.in.dim, sizeof dim);
-  dim[0] = r->batch;
-  const lamina_tensor images = lamina_tensor_of(t->images, LAMINA_F32, t->model.in.rank, dim);
-  const lamina_tensor labels = lamina_tensor_of(t->labels, LAMINA_I32, 1, &r->batch);
-  if (lamina_exec_set_input(t->exec, t->model.input, &images) || lamina_exec_set_input(t->exec, "labels", &labels))
-    return fail_library(&t->s, "cannot prepare %s for training", t->model.name);
+  if (!t->plan_info.trained) return fail("--freeze %s leaves nothing to train", r->freeze);
+  const lamina_batches_options batches = {.size = sizeof batches,
+                                          .batch = r->batch,
+                                          .channels = t->model.in.dim[3],
+                                          .seed = r->seed,
+                                          .epoch = r->epoch,
+                                          .step = r->step,
+                                          .shift = t->augment.shift,
+                                          .crop = t->augment.crop,
+                                          .flip = t->augment.flip};
+  if (lamina_batches_open(t->data.dataset, &batches, &t->batches)) return fail_library(&t->s, "cannot load the data");
   const int64_t batch = predict_batch(&t->model, t->data.info.count[LAMINA_SPLIT_TEST]);
   return predictor_open(&t->predictor, &t->s, &t->model, batch);
 }
@@ -168,15 +208,33 @@ static void prepare_optimizer(training *t) {
                                   .step_epochs = r->step_epochs};
 }
 
+/* Weights that --init begins with want their images as they were trained with. */
+static int take_normalisation(training *t) {
+  run *r = &t->run;
+  if (!t->set.init) return EXIT_OK;
+  const lamina_status status =
+      lamina_weights_metadata(t->s.context, t->set.init, NORMALISE_KEY, r->normalise, sizeof r->normalise);
+  return status && status != LAMINA_NOT_FOUND ? fail_library(&t->s, "cannot begin with these weights") : EXIT_OK;
+}
+
 /* Fills the run's settings and, when it is resumed, its position; `file` gets the checkpoint's path. */
 static int prepare_run(training *t, char *file, size_t file_size) {
   run *r = &t->run;
+  char freeze[FREEZE_MAX];
+  if (freeze_patterns(&t->set.freeze, freeze, sizeof freeze)) return EXIT_ERROR;
   if (t->set.resume) {
     if (checkpoint_read(t, t->set.resume, file, file_size) || check_resumed(t, file)) return EXIT_ERROR;
+    if (check_kept(file, "freeze", *freeze ? freeze : NULL, r->freeze) ||
+        check_kept(file, "batch-norm", t->set.batch_norm, r->batch_norm) ||
+        check_kept(file, "augment", t->set.augment, r->augment) ||
+        check_kept(file, "normalise", t->set.normalise, r->normalise))
+      return EXIT_ERROR;
     apply_settings(t);
     return check_settings(t);
   }
   default_settings(t);
+  snprintf(r->freeze, sizeof r->freeze, "%s", freeze);
+  if (take_normalisation(t)) return EXIT_ERROR;
   apply_settings(t);
   r->losses = allocate(r->epochs, sizeof *r->losses);
   r->accuracies = allocate(r->epochs, sizeof *r->accuracies);
@@ -200,12 +258,10 @@ int training_prepare(training *t, const char *model_name) {
 void training_release(training *t) {
   predictor_close(&t->predictor);
   lamina_exec_destroy(t->exec);
+  lamina_batches_close(t->batches);
   lamina_plan_destroy(t->plan);
   data_close(&t->data);
   model_close(&t->model);
-  free(t->images);
-  free(t->labels);
-  free(t->order);
   free(t->run.losses);
   free(t->run.accuracies);
 }

@@ -9,6 +9,7 @@
  *   lamina_plan      a graph compiled for a batch size and a mode; immutable, shared by any number of threads
  *   lamina_exec      one thread's memory for a plan: forward, backward, step
  *   lamina_dataset   labelled images for training and testing
+ *   lamina_batches   its training images in random order, augmented and loaded by a thread of their own
  * A handle keeps what it was made from alive; they may be destroyed in any order.
  *
  * Errors: every call that can fail returns a lamina_status; lamina_error_message tells what happened and where. Nothing
@@ -42,6 +43,7 @@ typedef struct lamina_graph lamina_graph;
 typedef struct lamina_plan lamina_plan;
 typedef struct lamina_exec lamina_exec;
 typedef struct lamina_dataset lamina_dataset;
+typedef struct lamina_batches lamina_batches;
 
 /** The version of the library that runs, "0.1.0" (LAMINA_VERSION is the one compiled against). */
 LAMINA_API const char *lamina_version(void);
@@ -311,6 +313,9 @@ typedef struct lamina_dataset_options {
                               drawn by the embedded generator */
   uint64_t seed;         /**< of the generator */
   int64_t train_count, test_count; /**< of the generator; 0: 12000 and 2000 */
+  const double *mean, *deviation;  /**< normalise: a value v of channel c becomes (v - mean[c]) / deviation[c], where bytes
+                                        have been scaled to 0 .. 1, as PyTorch's transforms do; NULL: see lamina_dataset_batch */
+  int statistics;                  /**< how many of each: one for all channels, or one for each channel of the data */
 } lamina_dataset_options;
 
 typedef struct lamina_dataset_info {
@@ -325,12 +330,36 @@ LAMINA_API lamina_status lamina_dataset_open(lamina_context *context, const lami
                                              lamina_dataset **dataset);
 LAMINA_API void lamina_dataset_destroy(lamina_dataset *dataset);
 LAMINA_API lamina_status lamina_dataset_get_info(const lamina_dataset *dataset, lamina_dataset_info *info);
-/** Copies n samples, chosen by `index`, as floats (byte / 127.5 - 1; .npy floats as they are) in (n, H, W, channels). A grey
+/** Copies n samples, chosen by `index`, as floats (byte / 127.5 - 1 and .npy floats as they are, unless the data is
+    normalised) in (n, H, W, channels). A grey
     image is repeated when `channels` is larger than the data's; any other difference is a LAMINA_SHAPE_MISMATCH. */
 LAMINA_API lamina_status lamina_dataset_batch(const lamina_dataset *dataset, lamina_split split, int64_t n,
                                               const int64_t *index, int64_t channels, float *images, int32_t *labels);
 /** A permutation of 0 .. count-1, the same for the same seed and epoch on every machine. */
 LAMINA_API void lamina_shuffle(uint64_t seed, uint64_t epoch, int64_t count, int64_t *index);
+
+/** Zero-initialise, set `size` to sizeof, then the fields wanted. Everything random is a function of the seed, the epoch and
+    the sample: not of the batch size, of threads or of timing. */
+typedef struct lamina_batches_options {
+  size_t size;
+  int64_t batch;    /**< samples in each; what is left over at the end of an epoch waits for the next one's shuffle */
+  int64_t channels; /**< of the images handed out; 0: the data's */
+  uint64_t seed;    /**< of the order and of the augmentation */
+  int64_t epoch, step; /**< where to begin: batches of that epoch that were done before */
+  int64_t shift;    /**< moves each image by up to so many pixels in both directions; what is uncovered is black */
+  int64_t crop;     /**< cuts up to so many rows and columns off each image, and stretches it to its size (bilinear) */
+  int flip;         /**< mirrors every other image, left to right, by chance */
+  int synchronous;  /**< 1: no thread, lamina_batches_next does the work, with the same bits; 0: so where this process may
+                         use one core only; -1: a thread always */
+} lamina_batches_options;
+
+/** Begins to load the training images of a data set, one batch ahead. */
+LAMINA_API lamina_status lamina_batches_open(lamina_dataset *dataset, const lamina_batches_options *options,
+                                             lamina_batches **batches);
+LAMINA_API void lamina_batches_close(lamina_batches *batches);
+/** The next batch: images (batch, H, W, channels) and labels (batch), valid until the next call. It goes on from epoch to
+    epoch without an end. One thread at a time. */
+LAMINA_API lamina_status lamina_batches_next(lamina_batches *batches, lamina_tensor *images, lamina_tensor *labels);
 
 /** Reads a .npy file (f4, f8 converted to f4, i4, i8, u1; C order) into memory that lamina_array_release frees. */
 LAMINA_API lamina_status lamina_array_load(lamina_context *context, const char *path, lamina_tensor *tensor);

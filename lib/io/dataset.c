@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -67,6 +68,56 @@ static void count_classes(lamina_dataset *dataset) {
       if (dataset->split[split].labels[i] >= dataset->classes) dataset->classes = dataset->split[split].labels[i] + 1;
 }
 
+static lamina_status check_statistics(const lamina_dataset *dataset, const lamina_dataset_options *options) {
+  const lamina_context *context = dataset->context;
+  if (!options->mean || !options->deviation)
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "normalise: mean and deviation belong together");
+  if (options->statistics != 1 && options->statistics != dataset->channels)
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT,
+                       "normalise: %d means and deviations for %s, which has %" PRId64 " channel%s", options->statistics,
+                       dataset->description, dataset->channels, dataset->channels == 1 ? "" : "s");
+  for (int i = 0; i < options->statistics; i++)
+    if (!isfinite(options->mean[i]) || !isfinite(options->deviation[i]) || !(options->deviation[i] > 0))
+      return lamina_fail(context, LAMINA_INVALID_ARGUMENT,
+                         "normalise: mean %g and deviation %g: they must be finite, and the deviation above 0",
+                         options->mean[i], options->deviation[i]);
+  return LAMINA_OK;
+}
+
+/* Copies the statistics, one for each channel. */
+static lamina_status keep_statistics(lamina_dataset *dataset, const lamina_dataset_options *options) {
+  lamina_status status = check_statistics(dataset, options);
+  if (status != LAMINA_OK) return status;
+  const size_t bytes = (size_t)dataset->channels * sizeof *dataset->mean;
+  dataset->mean = lamina_alloc(dataset->context, bytes);
+  dataset->deviation = lamina_alloc(dataset->context, bytes);
+  if (!dataset->mean || !dataset->deviation) return lamina_fail_memory(dataset->context, bytes);
+  for (int64_t c = 0; c < dataset->channels; c++) {
+    dataset->mean[c] = options->mean[options->statistics == 1 ? 0 : c];
+    dataset->deviation[c] = options->deviation[options->statistics == 1 ? 0 : c];
+  }
+  return LAMINA_OK;
+}
+
+static float normalised(const lamina_dataset *dataset, int64_t c, double value) {
+  return (float)((value - dataset->mean[c]) / dataset->deviation[c]);
+}
+
+static lamina_status fill_table(lamina_dataset *dataset) {
+  const size_t count = (size_t)dataset->channels * 256;
+  dataset->bytes = lamina_alloc(dataset->context, count * sizeof *dataset->bytes);
+  if (!dataset->bytes) return lamina_fail_memory(dataset->context, count * sizeof *dataset->bytes);
+  for (size_t i = 0; i < count; i++)
+    dataset->bytes[i] = dataset->mean ? normalised(dataset, (int64_t)(i / 256), (double)(i % 256) / 255)
+                                      : (float)(i % 256) / 127.5f - 1.0f;
+  return LAMINA_OK;
+}
+
+float lamina_dataset_black(const lamina_dataset *dataset, int64_t c) {
+  if (dataset->split[0].bytes) return dataset->bytes[256 * c];
+  return dataset->mean ? normalised(dataset, c, 0) : 0;
+}
+
 lamina_status lamina_dataset_open(lamina_context *context, const lamina_dataset_options *given, lamina_dataset **out) {
   if (out) *out = NULL;
   if (!context) return LAMINA_INVALID_ARGUMENT;
@@ -77,9 +128,12 @@ lamina_status lamina_dataset_open(lamina_context *context, const lamina_dataset_
   if (given) memcpy(&options, given, given->size < sizeof options ? given->size : sizeof options);
   lamina_dataset *dataset = lamina_alloc_zeroed(context, sizeof *dataset);
   if (!dataset) return lamina_fail_memory(context, sizeof *dataset);
+  atomic_init(&dataset->references, 1);
   dataset->context = context;
   lamina_context_retain(context);
   lamina_status status = options.directory ? read_folder(dataset, options.directory) : draw(dataset, &options);
+  if (status == LAMINA_OK && (options.mean || options.deviation)) status = keep_statistics(dataset, &options);
+  if (status == LAMINA_OK) status = fill_table(dataset);
   if (status != LAMINA_OK) {
     lamina_dataset_destroy(dataset);
     return status;
@@ -89,14 +143,19 @@ lamina_status lamina_dataset_open(lamina_context *context, const lamina_dataset_
   return LAMINA_OK;
 }
 
+void lamina_dataset_retain(lamina_dataset *dataset) { atomic_fetch_add(&dataset->references, 1); }
+
 void lamina_dataset_destroy(lamina_dataset *dataset) {
-  if (!dataset) return;
+  if (!dataset || atomic_fetch_sub(&dataset->references, 1) > 1) return;
   lamina_context *context = dataset->context;
   for (int split = 0; split < 2; split++) {
     lamina_free(context, dataset->split[split].bytes);
     lamina_free(context, dataset->split[split].floats);
     lamina_free(context, dataset->split[split].labels);
   }
+  lamina_free(context, dataset->mean);
+  lamina_free(context, dataset->deviation);
+  lamina_free(context, dataset->bytes);
   lamina_free(context, dataset->description);
   lamina_free(context, dataset);
   lamina_context_release(context);
@@ -118,15 +177,34 @@ lamina_status lamina_dataset_get_info(const lamina_dataset *dataset, lamina_data
   return LAMINA_OK;
 }
 
-/* One image; a grey one is repeated into every channel. */
-static void copy_image(const lamina_dataset *dataset, const lamina_samples *samples, int64_t index, int64_t channels,
-                       float *out) {
+/* Without the repetition of grey images. */
+static void copy_bytes(const lamina_dataset *dataset, const unsigned char *bytes, float *out) {
+  const int64_t pixels = dataset->height * dataset->width, channels = dataset->channels;
+  for (int64_t c = 0; c < channels; c++) {
+    const float *table = dataset->bytes + 256 * c;
+    for (int64_t i = 0; i < pixels; i++) out[i * channels + c] = table[bytes[i * channels + c]];
+  }
+}
+
+static void copy_floats(const lamina_dataset *dataset, const float *floats, float *out) {
   const int64_t elements = dataset->height * dataset->width * dataset->channels;
-  const int64_t repeat = channels / dataset->channels; /* 1, or any number for grey images */
-  for (int64_t i = 0; i < elements; i++) {
-    const float value = samples->bytes ? (float)samples->bytes[index * elements + i] / 127.5f - 1.0f
-                                       : samples->floats[index * elements + i];
-    for (int64_t r = 0; r < repeat; r++) *out++ = value;
+  if (!dataset->mean)
+    memcpy(out, floats, (size_t)elements * sizeof *out);
+  else
+    for (int64_t i = 0; i < elements; i++) out[i] = normalised(dataset, i % dataset->channels, floats[i]);
+}
+
+void lamina_dataset_image(const lamina_dataset *dataset, lamina_split split, int64_t index, int64_t channels, float *out) {
+  const lamina_samples *samples = &dataset->split[split];
+  const int64_t pixels = dataset->height * dataset->width, elements = pixels * dataset->channels;
+  if (samples->bytes)
+    copy_bytes(dataset, samples->bytes + index * elements, out);
+  else
+    copy_floats(dataset, samples->floats + index * elements, out);
+  if (channels == dataset->channels) return;
+  for (int64_t i = pixels - 1; i >= 0; i--) { /* a grey image, into every channel: from the end, since it lies in `out` */
+    const float value = out[i];
+    for (int64_t c = 0; c < channels; c++) out[i * channels + c] = value;
   }
 }
 
@@ -146,7 +224,7 @@ lamina_status lamina_dataset_batch(const lamina_dataset *dataset, lamina_split s
                          index[i], samples->count);
   const int64_t elements = dataset->height * dataset->width * channels;
   for (int64_t i = 0; i < n; i++) {
-    copy_image(dataset, samples, index[i], channels, images + i * elements);
+    lamina_dataset_image(dataset, split, index[i], channels, images + i * elements);
     labels[i] = samples->labels[index[i]];
   }
   return LAMINA_OK;

@@ -15,12 +15,21 @@ typedef struct lamina_samples {
 } lamina_samples;
 
 struct lamina_dataset {
+  atomic_int references;
   lamina_context *context;
   char *description;
   lamina_samples split[2]; /* by lamina_split */
   int64_t height, width, channels;
   int classes;
+  double *mean, *deviation; /* of each channel; NULL: not normalised */
+  float *bytes;             /* what each byte becomes: 256 for each channel */
 };
+
+void lamina_dataset_retain(lamina_dataset *dataset);
+/* One image with `channels` channels, a multiple of the data's. */
+void lamina_dataset_image(const lamina_dataset *dataset, lamina_split split, int64_t index, int64_t channels, float *out);
+/* What a black pixel's value of channel c of the data is handed out as. */
+float lamina_dataset_black(const lamina_dataset *dataset, int64_t c);
 
 /* Whether a folder holds files of a kind, and reading them. */
 bool lamina_idx_is_here(const lamina_context *context, const char *folder);
