@@ -3,9 +3,9 @@
  * Which gradients are computed, and so which nodes the backward pass enters. What is frozen and what nothing trainable
  * stands before runs as at inference: its kernels keep and pack nothing for a backward pass, and the passes fuse it so.
  */
-#include <string.h>
-
 #include "plan.h"
+
+#include <string.h>
 
 /* Whether a pattern in which '*' stands for any characters, and every other one for itself, is the whole name. */
 static bool matches(const char *pattern, const char *name) {
@@ -46,14 +46,14 @@ static lamina_status check_freeze(const lamina_plan *plan) {
     for (int n = 0; n < plan->node_count; n++)
       for (int i = 0; i < plan->nodes[n].source->n_params; i++)
         used |= plan->nodes[n].source->params[i] && matches(pattern, plan->nodes[n].source->params[i]->name);
-    if (!used)
-      return lamina_fail(plan->context, LAMINA_NOT_FOUND, "plan: freeze: no parameter matches '%s'", pattern);
+    if (!used) return lamina_fail(plan->context, LAMINA_NOT_FOUND, "plan: freeze: no parameter matches '%s'", pattern);
   }
   return next < 0 ? lamina_fail(plan->context, LAMINA_INVALID_ARGUMENT, "plan: freeze: a pattern is empty or too long")
                   : LAMINA_OK;
 }
 
-/* A node that learns nothing more: every parameter is frozen, or where there is none (no affine map), the states are. */
+/* A node that learns nothing more: every parameter is frozen, or where there is none (no affine map), the states are.
+ */
 static bool is_frozen_node(const lamina_plan *plan, const plan_node *node) {
   const graph_node *source = node->source;
   int parameters = 0, states = 0, free_parameters = 0, free_states = 0;
@@ -100,8 +100,7 @@ static void need_gradients_of(const lamina_plan *plan, plan_node *node) {
   for (int i = 0; i < node->n_outputs; i++) differentiable |= plan->values[node->outputs[i]].shape.dtype == LAMINA_F32;
   if (!differentiable) return;
   for (int i = 0; i < node->n_inputs; i++)
-    if (plan->values[node->inputs[i]].needs_gradient &&
-        !(lamina_plan_input_flags(node, i) & LAMINA_PORT_NO_GRADIENT))
+    if (plan->values[node->inputs[i]].needs_gradient && !(lamina_plan_input_flags(node, i) & LAMINA_PORT_NO_GRADIENT))
       node->need_inputs |= 1ull << i;
   for (int i = 0; i < node->source->n_params; i++)
     if (node->source->params[i] && node->source->params[i]->trainable &&
@@ -112,8 +111,8 @@ static void need_gradients_of(const lamina_plan *plan, plan_node *node) {
 void lamina_plan_need_gradients(lamina_plan *plan) {
   if (plan->options.mode != LAMINA_TRAIN) return;
   for (int v = 0; v < plan->value_count; v++)
-    plan->values[v].needs_gradient = plan->options.input_gradients && plan->values[v].producer < 0 &&
-                                     plan->values[v].shape.dtype == LAMINA_F32;
+    plan->values[v].needs_gradient =
+        plan->options.input_gradients && plan->values[v].producer < 0 && plan->values[v].shape.dtype == LAMINA_F32;
   for (int n = 0; n < plan->node_count; n++) {
     plan_node *node = &plan->nodes[n];
     need_gradients_of(plan, node);

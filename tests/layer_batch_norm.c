@@ -228,6 +228,57 @@ START_TEST(a_constant_channel_has_no_variance) {
 }
 END_TEST
 
+/* Running statistics are constants: dx = dy * weight / deviation, whatever the batch is. */
+static void frozen(const char *attributes, const char *shape, uint64_t params, int clamp) {
+  layer_case c;
+  case_begin(&c, &lamina_layer_batch_norm, LAMINA_TRAIN, attributes);
+  c.node.frozen_states = 1;
+  case_input(&c, shape);
+  ck_assert_int_eq(case_infer(&c), LAMINA_OK);
+  ck_assert_int_eq(case_prepare(&c, -2, 2), LAMINA_OK);
+  if (clamp) {
+    c.node.epilogue = (lamina_epilogue){.size = sizeof(lamina_epilogue), .parts = LAMINA_EPILOGUE_CLAMP, .hi = INFINITY};
+  }
+  double *mean = case_doubles(&c.params[MEAN]), *var = case_doubles(&c.params[VAR]);
+  ck_assert_int_eq(case_forward(&c), LAMINA_OK);
+  case_backward(&c, 1, params, 0);
+  ck_assert_int_eq(c.kernel->backward(&c.node), LAMINA_OK);
+  double *x = case_doubles(&c.inputs[0]), *dy = case_doubles(&c.d_outputs[0]);
+  int64_t channels = c.inputs[0].dim[c.inputs[0].rank - 1], rows = case_count(&c.inputs[0]) / channels;
+  for (int64_t i = 0; i < channels; i++) {
+    double r = 1 / sqrt(var[i] + c.attrs[0].f), w = c.params[WEIGHT].rank < 0 ? 1 : *case_at(&c.params[WEIGHT], i), s1 = 0, s2 = 0;
+    double b = c.params[BIAS].rank < 0 ? 0 : *case_at(&c.params[BIAS], i);
+    test_that(*case_at(&c.params[MEAN], i) == (float)mean[i] && *case_at(&c.params[VAR], i) == (float)var[i], "changed");
+    for (int64_t k = i; k < rows * channels; k += channels) {
+      double y = (x[k] - mean[i]) * r * w + b, d = clamp && y <= 0 ? 0 : dy[k];
+      s1 += d;
+      s2 += d * (x[k] - mean[i]);
+      if (clamp && fabs(y) < 1e-4) continue;
+      test_that(fabs(*case_at(&c.outputs[0], k) - (clamp ? fmax(y, 0) : y)) < 1e-5, "%s: y", shape);
+      test_that(fabs(*case_at(&c.d_inputs[0], k) - d * w * r) < 1e-5, "%s: dx is %g, not %g", shape,
+                *case_at(&c.d_inputs[0], k), d * w * r);
+    }
+    if (params & 1) test_that(fabs(*case_at(&c.d_params[WEIGHT], i) - r * s2) < 1e-5 * (double)rows, "%s: dweight", shape);
+    if (params & 2) test_that(fabs(*case_at(&c.d_params[BIAS], i) - s1) < 1e-5 * (double)rows, "%s: dbias", shape);
+  }
+  ck_assert_int_eq(*(int64_t *)c.params[COUNT].data, 0);
+  free(mean);
+  free(var);
+  free(x);
+  free(dy);
+  case_end(&c);
+}
+
+START_TEST(frozen_statistics_are_used_and_kept_in_training) {
+  for (int clamp = 0; clamp < 2; clamp++) {
+    frozen("", "6x5x4x17", 0, clamp);
+    frozen("", "300x70", 3, clamp);
+    frozen("", "1x5", 3, clamp); /* one value for each channel is enough */
+    frozen("affine=false eps=0.1", "40x3", 0, clamp);
+  }
+}
+END_TEST
+
 Suite *batch_norm_suite(void) {
   Suite *suite = suite_create("batch_norm");
   TCase *t = tcase_create("batch_norm");
@@ -237,6 +288,7 @@ Suite *batch_norm_suite(void) {
   tcase_add_test(t, inference_leaves_states_alone_and_equals_the_affine_map);
   tcase_add_test(t, training_needs_more_than_one_value_per_channel);
   tcase_add_test(t, adds_and_clamps_in_the_same_pass);
+  tcase_add_test(t, frozen_statistics_are_used_and_kept_in_training);
   tcase_add_test(t, variance_is_right_to_1e_6_at_mean_1e4_and_deviation_1e_2);
   tcase_add_test(t, odd_channels_and_padded_rows_are_right_at_size);
   tcase_add_test(t, drifting_means_do_not_spoil_the_variance);

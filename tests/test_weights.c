@@ -58,6 +58,60 @@ static void fill_slots(lamina_graph *graph, lamina_optimizer_type type, int slot
   store->step = 77;
 }
 
+typedef struct skips {
+  int count;
+  char text[8][256];
+} skips;
+
+static void note_skip(void *user, const char *name, const char *reason) {
+  skips *s = user;
+  ck_assert_int_lt(s->count, 8);
+  snprintf(s->text[s->count++], sizeof s->text[0], "%s: %s", name, reason);
+}
+
+/* The head of `b` is wider, and it has one more layer: they keep the values that they had. */
+START_TEST(what_fits_is_loaded_and_the_rest_is_named) {
+  lamina_graph *a = network(1), *b, *other;
+  const int64_t dim[] = {4, 4, 2};
+  skips s = {0};
+  io_expect_ok(lamina_graph_save_weights(a, io_path("w"), 0, NULL));
+  io_expect_ok(lamina_graph_create(context, NULL, &b));
+  io_expect_ok(lamina_graph_input(b, "image", LAMINA_F32, 3, dim));
+  io_expect_ok(lamina_graph_add(b, "conv2d", "conv", "image", "out_channels=3 kernel=3 padding=1"));
+  io_expect_ok(lamina_graph_add(b, "flatten", "flat", "conv", NULL));
+  io_expect_ok(lamina_graph_add(b, "linear", "fc", "flat", "out_features=7"));
+  io_expect_ok(lamina_graph_add(b, "linear", "more", "fc", "out_features=2 bias=false"));
+  io_expect_ok(lamina_graph_initialize(b, 9));
+  float before[7];
+  memcpy(before, entry(b, "fc.bias")->tensor.data, sizeof before);
+  const uint64_t version = lamina_graph_store(b)->version;
+  io_expect_failure(lamina_graph_load_weights(b, io_path("w"), 0), LAMINA_BAD_FILE, "fc.weight is 5x48", "more.weight");
+  io_expect_ok(lamina_graph_load_partial(b, io_path("w"), note_skip, &s));
+  ck_assert_uint_gt(lamina_graph_store(b)->version, version);
+  ck_assert_int_eq(s.count, 8);
+  ck_assert_str_eq(s.text[0], "fc.weight: it is 5x48 F32 in the file, 7x48 f32 in the model");
+  ck_assert_str_eq(s.text[1], "fc.bias: it is 5 F32 in the file, 7 f32 in the model");
+  ck_assert_str_eq(s.text[2], "more.weight: the file does not have it");
+  for (int i = 3; i < 8; i++) ck_assert_ptr_nonnull(strstr(s.text[i], "bn."));
+  ck_assert_mem_eq(entry(b, "conv.weight")->tensor.data, entry(a, "conv.weight")->tensor.data,
+                   entry_bytes(entry(a, "conv.weight")));
+  ck_assert_mem_eq(entry(b, "fc.bias")->tensor.data, before, sizeof before);
+  io_expect_ok(lamina_graph_load_partial(b, io_path("w"), NULL, NULL));
+
+  io_expect_ok(lamina_graph_create(context, NULL, &other));
+  io_expect_ok(lamina_graph_input(other, "image", LAMINA_F32, 1, dim));
+  io_expect_ok(lamina_graph_add(other, "linear", "fc", "image", "out_features=9"));
+  s.count = 0;
+  io_expect_failure(lamina_graph_load_partial(other, io_path("w"), note_skip, &s), LAMINA_BAD_FILE, "/w",
+                    "none of its 9 tensors");
+  io_expect_failure(lamina_graph_load_partial(other, io_path("none"), note_skip, &s), LAMINA_NOT_FOUND, "/none", "");
+  ck_assert_int_eq(s.count, 0);
+  lamina_graph_destroy(a);
+  lamina_graph_destroy(b);
+  lamina_graph_destroy(other);
+}
+END_TEST
+
 START_TEST(weights_come_back_to_the_bit) {
   lamina_graph *a = network(1), *b = network(2);
   const lamina_metadata metadata[] = {{"epoch", "3"}, {NULL, NULL}};
@@ -285,6 +339,7 @@ int main(void) {
   Suite *suite = suite_create("weights");
   TCase *test = tcase_create("weights");
   tcase_add_checked_fixture(test, io_setup, io_teardown);
+  tcase_add_test(test, what_fits_is_loaded_and_the_rest_is_named);
   tcase_add_test(test, weights_come_back_to_the_bit);
   tcase_add_test(test, a_plain_file_holds_what_pytorch_expects);
   tcase_add_loop_test(test, training_goes_on_from_a_checkpoint, LAMINA_SGD, LAMINA_ADAMW + 1);

@@ -25,7 +25,9 @@ const char *normalisation_parse(const char *text, normalisation *n) {
   *n = (normalisation){0};
   if (!*text) return NULL;
   const int means = parse_list(&text, '/', n->mean), deviations = means < 1 ? -1 : parse_list(&text, 0, n->deviation);
-  if (deviations < 1) return "it must be MEAN/DEVIATION, each a number or one for each channel: 0.13/0.31 or 0.49,0.48,0.45/0.25,0.24,0.26";
+  if (deviations < 1)
+    return "it must be MEAN/DEVIATION, each a number or one for each channel: 0.13/0.31 or "
+           "0.49,0.48,0.45/0.25,0.24,0.26";
   if (means != deviations) return "there must be as many means as deviations";
   for (int i = 0; i < deviations; i++)
     if (!(n->deviation[i] > 0)) return "a deviation must be above 0";

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An image is cropped and stretched, then mirrored, then shifted. For each output pixel this finds, the other way round, the
-   place in the image that it shows. The draws of a sample are two blocks of its stream. */
+/* An image is cropped and stretched, then mirrored, then shifted. For each output pixel this finds, the other way
+   round, the place in the image that it shows. The draws of a sample are two blocks of its stream. */
 #include "io/augment.h"
 
 #include "random.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Training images in batches, loaded one batch ahead by a thread of their own. There are two buffers: the caller holds one
- * while the thread fills the other. Batch number n lies in buffer n % 2, and what it holds is a function of n alone, so that
- * timing decides nothing but who waits.
+ * Training images in batches, loaded one batch ahead by a thread of their own. There are two buffers: the caller holds
+ * one while the thread fills the other. Batch number n lies in buffer n % 2, and what it holds is a function of n
+ * alone, so that timing decides nothing but who waits.
  */
 #include "io/augment.h"
 #include "io/dataset.h"
@@ -16,7 +16,7 @@ struct lamina_batches {
   lamina_context *context;
   lamina_dataset *dataset;
   lamina_batches_options options;
-  int64_t steps;         /* batches in an epoch */
+  int64_t steps; /* batches in an epoch */
   lamina_tensor images[2], labels[2];
   float *scratch, *black; /* one image before it is augmented */
   lamina_augment augment;
@@ -39,7 +39,8 @@ static void load(lamina_batches *b, int64_t number) {
   const uint64_t stream = lamina_random_stream(seed, (uint64_t)epoch);
   float *images = b->images[number % 2].data;
   int32_t *labels = b->labels[number % 2].data;
-  if (b->epoch != epoch) lamina_shuffle(o->seed, (uint64_t)epoch, b->dataset->split[LAMINA_SPLIT_TRAIN].count, b->order);
+  if (b->epoch != epoch)
+    lamina_shuffle(o->seed, (uint64_t)epoch, b->dataset->split[LAMINA_SPLIT_TRAIN].count, b->order);
   b->epoch = epoch;
   for (int64_t i = 0; i < o->batch; i++) {
     const int64_t index = b->order[first + i];
@@ -91,7 +92,8 @@ static lamina_status check(const lamina_dataset *d, lamina_batches_options *o) {
     return lamina_fail(context, LAMINA_SHAPE_MISMATCH, "%s: images of %" PRId64 " channels cannot be given as %" PRId64,
                        d->description, d->channels, o->channels);
   if (o->epoch < 0 || o->step < 0 || o->epoch > INT64_MAX / 2 || o->step > INT64_MAX / 2)
-    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "batches: epoch %" PRId64 ", step %" PRId64, o->epoch, o->step);
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "batches: epoch %" PRId64 ", step %" PRId64, o->epoch,
+                       o->step);
   if (o->shift < 0 || o->shift >= side || o->crop < 0 || o->crop >= side)
     return lamina_fail(context, LAMINA_INVALID_ARGUMENT,
                        "augmentation: shift %" PRId64 ", crop %" PRId64 ": images of %" PRId64 "x%" PRId64
@@ -131,7 +133,8 @@ lamina_status lamina_batches_open(lamina_dataset *dataset, const lamina_batches_
   if (!dataset) return LAMINA_INVALID_ARGUMENT;
   const lamina_context *context = dataset->context;
   if (!out || !given || given->size < offsetof(lamina_batches_options, channels))
-    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "lamina_batches_open: batches or options are NULL, or have no size");
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT,
+                       "lamina_batches_open: batches or options are NULL, or have no size");
   lamina_batches_options options = {0};
   memcpy(&options, given, given->size < sizeof options ? given->size : sizeof options);
   lamina_status status = check(dataset, &options);
