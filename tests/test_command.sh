@@ -363,7 +363,8 @@ interrupted() {
   same "$(value epoch_losses)" "$whole" "losses of an interrupted run ($signal $*)"
   same_file part.safetensors whole.safetensors "weights of an interrupted run ($signal $*)"
 }
-for options in "--momentum 0.9 --schedule cosine" "--optimizer adam"; do
+for options in "--augment shift=2,crop=3,flip --normalise 0.13/0.31 --freeze fc1.*,bn1.* --batch-norm adapt" \
+  "--momentum 0.9 --schedule cosine" "--optimizer adam"; do
   expect 0 "" "$lamina" train ./tiny.json --epochs 12 --batch 16 --seed 5 $options --threads 2 --save whole.safetensors \
     --json && json
   whole=$(value epoch_losses)
@@ -373,6 +374,58 @@ interrupted TERM 143 --optimizer adam
 expect 0 "" "$lamina" train ./tiny.json --resume part.safetensors --json && json # a finished run: nothing is left to do
 grep -q "nothing is left to train" err || bad "no word that nothing is left to train"
 same "$(value epoch_losses)" "$whole" "losses of a finished run"
+
+# What a run was made with stays; metadata of earlier versions has less.
+expect 0 "" "$lamina" train ./tiny.json --epochs 1 --batch 40 --data small --freeze 'fc1.*' --augment flip \
+  --normalise 0.1/0.3 --save kept.safetensors
+expect 0 "normalised" "$lamina" train ./tiny.json --resume kept.safetensors --epochs 2 --augment flip
+expect 1 "was made with --augment flip" "$lamina" train ./tiny.json --resume kept.safetensors --epochs 3 --augment shift=1
+expect 1 "was made with --freeze fc1.*" "$lamina" train ./tiny.json --resume kept.safetensors --epochs 3 --freeze 'bn*'
+expect 1 "was made with --normalise 0.1/0.3" "$lamina" train ./tiny.json --resume kept.safetensors --normalise 0/1
+expect 1 "was made without --augment" "$lamina" train ./tiny.json --resume one.safetensors --augment flip --epochs 3
+
+echo "fine-tuning"
+sed 's/"out_features": 10/"out_features": 12/' tiny.json >wide.json
+for words in "--partial" "--init one.safetensors --resume one.safetensors" "--batch-norm adapt" "--batch-norm none" \
+  "--augment shift" "--augment shift=x" "--augment turn" "--augment flip," "--augment shift=99999" "--normalise 1" \
+  "--normalise 1/0" "--normalise 1,2/3" "--normalise x/1" "--normalise nan/1" "--normalise 1/2," "--freeze"; do
+  expect 2 "" "$lamina" train ./tiny.json $words
+done
+expect 2 "--freeze belongs to --train" "$lamina" time ./tiny.json --freeze 'fc1.*'
+expect 1 "--freeze * leaves nothing to train" "$lamina" train ./tiny.json --freeze '*'
+expect 1 "no parameter matches 'conv*'" "$lamina" train ./tiny.json --freeze 'conv*'
+expect 1 "take 0 to 27" "$lamina" train ./tiny.json --augment shift=28
+expect 1 "no/file" "$lamina" train ./tiny.json --init no/file
+expect 1 "fc2.weight is 10x24 F32 in the file, 12x24" "$lamina" train ./wide.json --init one.safetensors
+grep -q "hint: --partial" err || bad "no word of --partial"
+expect 0 "fc2.bias starts afresh: it is 10 F32 in the file" "$lamina" train ./wide.json --init one.safetensors --partial \
+  --epochs 1 --freeze 'fc1.*' --freeze 'bn1.*' --save wide.safetensors
+grep -q "300 of [0-9]* parameters are trained, 3 of 5 nodes need no backward pass; batch norm keeps" out ||
+  bad "no word of what is frozen"
+expect 0 "accuracy" "$lamina" eval ./wide.json --weights wide.safetensors
+expect 1 "another model" "$lamina" train ./deep.json --init one.safetensors --partial
+# part FILE TEXT: the tensors whose names hold TEXT, as bytes; the header of a safetensors file has their places
+part() {
+  python3 - "$1" "$2" <<'END'
+import json, struct, sys
+data = open(sys.argv[1], 'rb').read()
+head = struct.unpack('<Q', data[:8])[0]
+for name, tensor in sorted(json.loads(data[8:8 + head]).items()):
+    if name != '__metadata__' and sys.argv[2] in name:
+        begin, end = tensor['data_offsets']
+        print(name, data[8 + head + begin:8 + head + end].hex())
+END
+}
+same "$(part wide.safetensors fc1.)$(part wide.safetensors bn1.)" "$(part one.safetensors fc1.)$(part one.safetensors bn1.)" \
+  "the frozen part, with its statistics"
+expect 0 "adapts its statistics" "$lamina" train ./wide.json --init one.safetensors --partial --epochs 1 \
+  --freeze 'fc1.*,bn1.*' --batch-norm adapt --save wide.safetensors
+same "$(part wide.safetensors bn1.weight)$(part wide.safetensors fc1.)" "$(part one.safetensors bn1.weight)$(part one.safetensors fc1.)" \
+  "the frozen part when statistics adapt"
+[ "$(part wide.safetensors running)" != "$(part one.safetensors running)" ] || bad "statistics did not adapt"
+expect 0 "images  normalised" "$lamina" train ./tiny.json --init kept.safetensors --epochs 1 --save later.safetensors
+expect 0 "" "$lamina" run ./tiny.json --weights later.safetensors --input x.npy --output y1.npy
+cmp -s y1.npy y.npy && bad "other weights give the same output"
 
 rm -f out err
 "$lamina" train ./tiny.json --epochs 100 >out 2>err &
