@@ -1,21 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory through the context's allocator, aligned to a cache line whatever that allocator gives. */
+#include "core.h"
+
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-#include "core.h"
+/* From two huge pages on memory begins on one and asks for them: what streams through it waits less for the page tables
+   (an optimizer's step: a third of its time in a virtual machine), and the hardware's prefetch does not stop every 4
+   KiB. */
+enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 
-enum { ALIGNMENT = 64 };
+static void ask_for_huge_pages(void *memory, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+  madvise(memory, bytes & ~(size_t)(HUGE_PAGE - 1), MADV_HUGEPAGE); /* an advice: without them all is as before */
+#endif
+}
 
 /* The block that the allocator gave is remembered in the word before the aligned address. */
 void *lamina_alloc(const lamina_context *context, size_t bytes) {
+  const bool huge = !context->options.alloc && bytes >= 2 * (size_t)HUGE_PAGE;
+  const size_t alignment = huge ? HUGE_PAGE : ALIGNMENT;
   size_t total;
-  if (!lamina_add(bytes, ALIGNMENT + sizeof(void *), &total)) return NULL;
+  if (!lamina_add(bytes, alignment + sizeof(void *), &total)) return NULL;
   void *block = context->options.alloc ? context->options.alloc(context->options.alloc_user, total) : malloc(total);
   if (!block) return NULL;
-  uintptr_t aligned = ((uintptr_t)block + sizeof(void *) + ALIGNMENT - 1) & ~(uintptr_t)(ALIGNMENT - 1);
+  uintptr_t aligned = ((uintptr_t)block + sizeof(void *) + alignment - 1) & ~(uintptr_t)(alignment - 1);
   ((void **)aligned)[-1] = block;
+  if (huge) ask_for_huge_pages((void *)aligned, bytes);
   return (void *)aligned;
 }
 
