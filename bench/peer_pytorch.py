@@ -46,7 +46,7 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(nn.Conv2d(channels, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width))
 
     def forward(self, x):
-        skip = self.downsample(x) if self.downsample else x
+        skip = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         return self.relu(self.bn3(self.conv3(x)).add_(skip))
@@ -108,8 +108,8 @@ def blas_library():
     """The BLAS that PyTorch has loaded; its own build may hold one inside."""
     with open("/proc/self/maps", encoding="utf-8") as maps:
         files = {line.split()[-1] for line in maps if "/" in line}
-    names = sorted(os.path.basename(os.path.realpath(f)) for f in files)
-    return next((n for n in names if "openblas" in n or "mkl" in n or n.startswith(("libblas", "libblis"))), "built in")
+    names = sorted("/".join(os.path.realpath(f).split("/")[-2:]) for f in files)
+    return next((n for n in names if any(word in n for word in ("openblas", "mkl", "libblas", "libblis"))), "built in")
 
 
 def time_lamina(args):
