@@ -271,10 +271,28 @@ typedef struct lamina_depthwise {
   float lo, hi;
 } lamina_depthwise;
 
+/**
+ * The gradient of its weights, groups of one channel: x and the axes as in forward, dy where y is.
+ *   dw(i, j, c) += sum over pixels (r, q) of x(row i of r, column j of q, c) * dy(r, q, c)
+ * dw lies as the weights do and is written up to the end of the last block, where zeros are added.
+ */
+typedef struct lamina_depthwise_weights {
+  int64_t channels, columns; /* of dy */
+  lamina_depthwise_axis h, w;
+  const float *x;
+  int64_t x_row, x_pixel;
+  const float *dy;
+  int64_t dy_row, dy_pixel;
+  float *dw;
+} lamina_depthwise_weights;
+
 typedef struct lamina_depthwise_kernels {
   void (*forward)(const lamina_depthwise *d, int64_t row0, int64_t row1); /* rows row0 .. row1 of y */
   int (*grouped)(const lamina_depthwise *d); /* whether forward can do this, from group, h and w */
+  /* Adds rows row0 .. row1 of dy. A few rows of a few columns are summed apart, so that chains of additions are short. */
+  void (*backward_weights)(const lamina_depthwise_weights *d, int64_t row0, int64_t row1);
 } lamina_depthwise_kernels;
+
 /*
  * Winograd's minimal filtering F(m x m, 3 x 3) (Lavin and Gray 2015): y = A^T ((G g G^T) . (B^T d B)) A for tiles of m x m
  * outputs, from m + 2 points along each axis, of which the last is infinity. A narrow tile has one output less along an

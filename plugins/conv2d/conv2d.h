@@ -170,7 +170,10 @@ int64_t lamina_conv_depthwise_floats(const conv_shape *shape); /* of its packed 
 void lamina_conv_depthwise_pack(const conv_shape *shape);
 void lamina_conv_depthwise_forward(const conv_shape *shape);
 void lamina_conv_depthwise_backward_data(const conv_shape *shape);
-void lamina_conv_depthwise_backward_weights(const conv_shape *shape);
 size_t lamina_conv_depthwise_workspace(const conv_shape *shape);
+void lamina_conv_depthwise_backward_weights(const conv_shape *shape);
+size_t lamina_conv_depthwise_weights_workspace(const conv_shape *shape);
+/* An axis as the kernels take it, of a grid that is `in` long. */
+lamina_depthwise_axis lamina_conv_depthwise_axis(const conv_axis *axis, int64_t in);
 
 #endif

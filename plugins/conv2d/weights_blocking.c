@@ -112,7 +112,7 @@ size_t lamina_conv_backward_weights_workspace(const conv_shape *s) {
   if (s->form) {
     bytes = lamina_conv_winograd_weights_workspace(s);
   } else if (lamina_conv_depthwise_gradients(s)) {
-    bytes = lamina_conv_depthwise_workspace(s);
+    bytes = lamina_conv_depthwise_weights_workspace(s);
   } else {
     const weights_job j = lamina_conv_weights_job(s);
     bytes = (size_t)(lamina_conv_weights_partials(&j) * (int64_t)sizeof(float) +
