@@ -97,6 +97,21 @@ typedef struct lamina_conv_tile {
   int64_t repeat;        /* as many such tiles, each beginning where the rows of the one before end */
 } lamina_conv_tile;
 
+/**
+ * Adds rows of products to rows of images that overlap (col2im): to[t][i * to_row + j] += from[i * from_row + t * length + j]
+ * for i < rows, t < runs, j < length; runs whose to[t] is NULL are left out. Past the last run of the last row
+ * LAMINA_CONV_SLACK floats of `from` are readable, and of each to[t] readable and written as they were.
+ */
+#define LAMINA_CONV_SLACK 16
+
+typedef struct lamina_conv_overlap {
+  int64_t rows, runs, length;
+  const float *from;
+  int64_t from_row;
+  float *const *to;
+  int64_t to_row;
+} lamina_conv_overlap;
+
 typedef struct lamina_conv_kernels {
   int mr, nr;     /* rows at most; columns of a panel of weights, those of the gemm group */
   int vector;     /* columns of a vector */
@@ -107,6 +122,7 @@ typedef struct lamina_conv_kernels {
      in one chain for each accumulator, from zero. Leaves a, c and add where the next tile begins, and repeat at zero;
      prefetch moves along with c. */
   void (*const *const *tile)(lamina_conv_tile *tile);
+  void (*overlap_add)(const lamina_conv_overlap *overlap);
 } lamina_conv_kernels;
 
 /*
