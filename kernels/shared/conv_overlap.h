@@ -11,7 +11,7 @@
 #include "kernels.h"
 #include "vec_inline.h"
 
-enum { CONV_APART = 4 };
+enum { CONV_APART = 8 };
 
 /* `vectors`: those of a run; 0 if the number is no constant. */
 VEC_INLINE void conv_overlap_rows(int vectors, const lamina_conv_overlap *o) {

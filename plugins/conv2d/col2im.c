@@ -19,7 +19,7 @@
 #include <string.h>
 
 enum {
-  CHUNK_FLOATS = 4096, /* of products between two additions: in L1 */
+  CHUNK_FLOATS = 8192, /* of products between two additions: in cache */
   MAX_TASKS = 16,
   MIN_SPANS = 8 /* rows of a block, in heights of the kernel */
 };
@@ -89,7 +89,7 @@ static col2im_job describe(const correlation *c) {
   const int64_t wanted = layer_ceil_div(MAX_TASKS, s->images);
   j.rows_block = layer_ceil_div(s->h.in, layer_max(layer_min(wanted, s->h.in / (MIN_SPANS * j.span)), 1));
   j.row_blocks = layer_ceil_div(s->h.in, j.rows_block);
-  const int64_t pointers = round_up(j.runs * (int64_t)(sizeof(float *) / sizeof(float)), CONV_LINE);
+  const int64_t pointers = round_up(2 * j.runs, CONV_LINE); /* a pointer takes two floats */
   j.thread_floats = (j.span + 1) * j.row_floats + round_up(j.chunk * j.ld + LAMINA_CONV_SLACK, CONV_LINE) + pointers;
   return j;
 }
@@ -110,30 +110,30 @@ static float *ring_row(const col2im_task *task, int64_t row) {
   return task->ring + (row - task->r0) % task->job->span * task->job->row_floats;
 }
 
-/* The products of `count` pixels of dy with all taps. */
+/* The products of `count` pixels of dy with all taps; the pixels after them are fetched on the way. */
 static void multiply(const col2im_task *task, const float *dy, int64_t count) {
   const col2im_job *j = task->job;
   const correlation *c = j->c;
-  const int64_t tiles = layer_ceil_div(count, j->kernels->mr), rows = count / tiles, larger = count % tiles;
+  const int64_t tiles = layer_ceil_div(count, j->kernels->mr);
   for (int64_t panel = 0; panel < j->panels; panel++) {
-    const int64_t left = layer_min(j->ld - panel * j->kernels->nr, j->kernels->nr);
-    lamina_conv_taps run = {.k = c->in, .last = (int)rows + 1};
-    lamina_conv_tile tile = {.runs = 1,
-                             .run = &run,
-                             .a = dy,
-                             .a_row = c->x.pixel,
-                             .b = c->weights + panel * j->kernels->nr * c->in,
-                             .c = task->products + panel * j->kernels->nr,
-                             .c_row = j->ld,
-                             .n = (int)left,
-                             .lo = -INFINITY,
-                             .hi = INFINITY,
-                             .repeat = larger};
-    const int64_t vectors = left / j->kernels->vector;
-    if (larger) j->kernels->tile[rows + 1][vectors](&tile);
-    run.last = (int)rows;
-    tile.repeat = tiles - larger;
-    j->kernels->tile[rows][vectors](&tile);
+    const int64_t n = layer_min(j->ld - panel * j->kernels->nr, j->kernels->nr);
+    for (int64_t i = 0; i < tiles; i++) {
+      const int64_t m0 = part(count, tiles, i), rows = part(count, tiles, i + 1) - m0;
+      const lamina_conv_taps run = {.k = c->in, .last = (int)rows};
+      lamina_conv_tile tile = {.runs = 1,
+                               .run = &run,
+                               .a = dy + m0 * c->x.pixel,
+                               .a_row = c->x.pixel,
+                               .b = c->weights + panel * j->kernels->nr * c->in,
+                               .c = task->products + m0 * j->ld + panel * j->kernels->nr,
+                               .c_row = j->ld,
+                               .n = (int)n,
+                               .lo = -INFINITY,
+                               .hi = INFINITY,
+                               .prefetch = panel == 0 ? dy + (count + m0) * c->x.pixel : NULL,
+                               .repeat = 1};
+      j->kernels->tile[rows][n / j->kernels->vector](&tile);
+    }
   }
 }
 
