@@ -38,7 +38,8 @@ static void forward(const lamina_depthwise *d, int64_t row0, int64_t row1) {
 }
 
 /* One tap of one channel; each row is summed apart. */
-static float tap_gradient(const lamina_depthwise_weights *d, int64_t row0, int64_t row1, int64_t i, int64_t j, int64_t c) {
+static float tap_gradient(const lamina_depthwise_weights *d, int64_t row0, int64_t row1, int64_t i, int64_t j,
+                          int64_t c) {
   float sum = 0.0f;
   for (int64_t row = row0; row < row1; row++) {
     const int64_t ih = row * d->h.stride + d->h.first + i * d->h.step;
