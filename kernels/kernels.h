@@ -97,6 +97,21 @@ typedef struct lamina_conv_tile {
   int64_t repeat;        /* as many such tiles, each beginning where the rows of the one before end */
 } lamina_conv_tile;
 
+/**
+ * Adds rows of products to rows of images that overlap (col2im): to[t][i * to_row + j] += from[i * from_row + t * length + j]
+ * for i < rows, t < runs, j < length; runs whose to[t] is NULL are left out. Past the last run of the last row
+ * LAMINA_CONV_SLACK floats of `from` are readable, and of each to[t] readable and written as they were.
+ */
+#define LAMINA_CONV_SLACK 16
+
+typedef struct lamina_conv_overlap {
+  int64_t rows, runs, length;
+  const float *from;
+  int64_t from_row;
+  float *const *to;
+  int64_t to_row;
+} lamina_conv_overlap;
+
 typedef struct lamina_conv_kernels {
   int mr, nr;     /* rows at most; columns of a panel of weights, those of the gemm group */
   int vector;     /* columns of a vector */
@@ -107,6 +122,7 @@ typedef struct lamina_conv_kernels {
      in one chain for each accumulator, from zero. Leaves a, c and add where the next tile begins, and repeat at zero;
      prefetch moves along with c. */
   void (*const *const *tile)(lamina_conv_tile *tile);
+  void (*overlap_add)(const lamina_conv_overlap *overlap);
 } lamina_conv_kernels;
 
 /*
@@ -271,10 +287,28 @@ typedef struct lamina_depthwise {
   float lo, hi;
 } lamina_depthwise;
 
+/**
+ * The gradient of its weights, groups of one channel: x and the axes as in forward, dy where y is.
+ *   dw(i, j, c) += sum over pixels (r, q) of x(row i of r, column j of q, c) * dy(r, q, c)
+ * dw lies as the weights do and is written up to the end of the last block, where zeros are added.
+ */
+typedef struct lamina_depthwise_weights {
+  int64_t channels, columns; /* of dy */
+  lamina_depthwise_axis h, w;
+  const float *x;
+  int64_t x_row, x_pixel;
+  const float *dy;
+  int64_t dy_row, dy_pixel;
+  float *dw;
+} lamina_depthwise_weights;
+
 typedef struct lamina_depthwise_kernels {
   void (*forward)(const lamina_depthwise *d, int64_t row0, int64_t row1); /* rows row0 .. row1 of y */
   int (*grouped)(const lamina_depthwise *d); /* whether forward can do this, from group, h and w */
+  /* Adds rows row0 .. row1 of dy. A few rows of a few columns are summed apart, so that chains of additions are short. */
+  void (*backward_weights)(const lamina_depthwise_weights *d, int64_t row0, int64_t row1);
 } lamina_depthwise_kernels;
+
 /*
  * Winograd's minimal filtering F(m x m, 3 x 3) (Lavin and Gray 2015): y = A^T ((G g G^T) . (B^T d B)) A for tiles of m x m
  * outputs, from m + 2 points along each axis, of which the last is infinity. A narrow tile has one output less along an

@@ -185,8 +185,101 @@ START_TEST(depthwise_keeps_nan_where_it_belongs) {
 }
 END_TEST
 
+/* The gradient of one weight in double and, in *size, of the magnitudes; *terms counts them. */
+static double weight_reference(const lamina_depthwise_weights *d, int64_t row0, int64_t row1, int64_t tap, int64_t c,
+                               double *size, int64_t *terms) {
+  double sum = 0;
+  *size = 0;
+  *terms = 0;
+  for (int64_t row = row0; row < row1; row++)
+    for (int64_t column = 0; column < d->columns; column++) {
+      const int64_t ih = row * d->h.stride + d->h.first + tap / d->w.taps * d->h.step;
+      const int64_t iw = column * d->w.stride + d->w.first + tap % d->w.taps * d->w.step;
+      if (ih < 0 || ih >= d->h.in || iw < 0 || iw >= d->w.in) continue;
+      const double product = (double)d->x[ih * d->x_row + iw * d->x_pixel + c] *
+                             (double)d->dy[row * d->dy_row + column * d->dy_pixel + c];
+      sum += product;
+      *size += fabs(product);
+      ++*terms;
+    }
+  return sum;
+}
+
+/* The forward case with y in dy's place and the weights in dw's. */
+static void check_weights(const lamina_kernels *kernels, depthwise_case *k, int number) {
+  const int64_t taps = k->d.h.taps * k->d.w.taps, floats = (k->d.channels + 15) / 16 * 16 * taps;
+  const lamina_depthwise_weights d = {.channels = k->d.channels,
+                                      .columns = k->d.columns,
+                                      .h = k->d.h,
+                                      .w = k->d.w,
+                                      .x = k->d.x,
+                                      .x_row = k->d.x_row,
+                                      .x_pixel = k->d.x_pixel,
+                                      .dy = k->d.y,
+                                      .dy_row = k->d.y_row,
+                                      .dy_pixel = k->d.y_pixel,
+                                      .dw = k->weights.data};
+  guarded before = guarded_new(floats, GUARD_END);
+  if (floats > 0) memcpy(before.data, d.dw, (size_t)floats * sizeof(float));
+  kernels->depthwise->backward_weights(&d, k->row0, k->row1);
+  for (int64_t i = 0; i < floats; i++) {
+    const int64_t tap = i / 16 % taps, c = i / 16 / taps * 16 + i % 16;
+    double size = 0, want = 0;
+    int64_t terms = 0;
+    if (c < d.channels) want = weight_reference(&d, k->row0, k->row1, tap, c, &size, &terms);
+    want += (double)before.data[i];
+    size += fabs((double)before.data[i]);
+    assert_close(d.dw[i], want, (double)(terms + 2) * ROUNDING * size,
+                 "gradient of weights, case %d, %lldx%lld taps, tap %lld, channel %lld of %lld", number,
+                 (long long)d.h.taps, (long long)d.w.taps, (long long)tap, (long long)c, (long long)d.channels);
+  }
+  guarded_free(&before);
+}
+
+START_TEST(depthwise_weights_of_every_kind_equal_double) {
+  test_random r = test_random_for("depthwise weights");
+  for (int i = 0; i < 500; i++) {
+    depthwise_case k;
+    depthwise_new(kernel_tables[_i], &k, &r, i % 2 ? GUARD_START : GUARD_END);
+    if (k.d.group == 1) check_weights(kernel_tables[_i], &k, i);
+    depthwise_free(&k);
+  }
+}
+END_TEST
+
+/* What lies outside of the image meets no tap, even where dy is no number; nor do columns beside a short strip. */
+START_TEST(depthwise_weights_keep_nan_where_it_belongs) {
+  const lamina_kernels *kernels = kernel_tables[_i];
+  float x[9 * 16], dy[9 * 16], dw[9 * 16] = {0};
+  for (int i = 0; i < 9 * 16; i++) x[i] = dy[i] = 1;
+  dy[3] = NAN;      /* pixel (0, 0): meets taps (1..2, 1..2) */
+  x[4] = INFINITY;  /* and so does x there taps (0..1, 0..1) */
+  const lamina_depthwise_axis axis = {.in = 3, .taps = 3, .stride = 1, .first = -1, .step = 1};
+  const lamina_depthwise_weights d = {.channels = 16,
+                                      .columns = 3,
+                                      .h = axis,
+                                      .w = axis,
+                                      .x = x,
+                                      .x_row = 48,
+                                      .x_pixel = 16,
+                                      .dy = dy,
+                                      .dy_row = 48,
+                                      .dy_pixel = 16,
+                                      .dw = dw};
+  kernels->depthwise->backward_weights(&d, 0, 3);
+  for (int t = 0; t < 9; t++) {
+    const int count = (t / 3 == 1 ? 3 : 2) * (t % 3 == 1 ? 3 : 2);
+    test_that(dw[t * 16] == (float)count, "tap %d: %g instead of %d", t, (double)dw[t * 16], count);
+    test_that(!isnan(dw[t * 16 + 3]) == (t / 3 == 0 || t % 3 == 0), "tap %d: NaN was lost or spread", t);
+    test_that(!isnan(dw[t * 16 + 4]) && !isinf(dw[t * 16 + 4]) == (t / 3 == 2 || t % 3 == 2), "tap %d: infinity", t);
+  }
+}
+END_TEST
+
 void add_depthwise_tests(TCase *tcase) {
   tcase_add_loop_test(tcase, depthwise_of_every_kind_equals_double, 0, kernel_table_count);
   tcase_add_loop_test(tcase, depthwise_equals_double_where_x_and_y_share_cache_sets, 0, kernel_table_count);
   tcase_add_loop_test(tcase, depthwise_keeps_nan_where_it_belongs, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, depthwise_weights_of_every_kind_equal_double, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, depthwise_weights_keep_nan_where_it_belongs, 0, kernel_table_count);
 }

@@ -252,6 +252,33 @@ static const conv_case blocked[] = {
     {1, 4, 6, 9, 130, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},    {1, 20, 21, 33, 48, 4, 6, 3, 2, 2, 3, 1, 0, 1, 1, 1, 0},
 };
 
+/* Few input channels, whose gradient is added up from overlapping products: several blocks of rows, strides past the
+   kernel, dilation, padding that nothing reaches, taps that reach nothing, odd channels and widths. */
+static const conv_case few_channels[] = {
+    {2, 130, 61, 3, 64, 7, 7, 2, 2, 3, 3, 3, 3, 1, 1, 1, 0},    {1, 101, 70, 1, 40, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {3, 33, 97, 4, 20, 3, 3, 1, 1, 2, 2, 2, 2, 2, 2, 1, 1},     {2, 29, 31, 3, 32, 4, 4, 4, 4, 0, 0, 0, 0, 1, 1, 1, 1},
+    {1, 40, 41, 2, 33, 2, 3, 5, 7, 0, 1, 0, 0, 1, 1, 1, 0},     {1, 9, 12, 5, 64, 3, 5, 2, 1, 7, 8, 9, 6, 1, 1, 1, 1},
+    {2, 17, 300, 7, 48, 3, 3, 1, 2, 1, 1, 1, 1, 3, 1, 1, 1},    {1, 60, 20, 3, 100, 11, 11, 4, 4, 2, 2, 2, 2, 1, 1, 1, 1},
+    {1, 7, 15, 6, 17, 1, 7, 1, 1, 0, 3, 0, 3, 1, 1, 1, 1},      {1, 2, 2, 3, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+};
+
+enum { FEW_COUNT = sizeof few_channels / sizeof *few_channels };
+
+START_TEST(few_channels_equal_double) {
+  lamina_context *context[COMPUTE_HOSTS];
+  compute_begin(context);
+  for (int i = 0; i < 2 * FEW_COUNT; i++) {
+    compute_case c = {.mode = LAMINA_TRAIN,
+                      .random = test_random_for("few channels"),
+                      .accumulate = i % 2,
+                      .gap = i % 3 == 2 ? 3 : 0,
+                      .kernel = "direct"};
+    verify(context, i, &c, &few_channels[i / 2]);
+  }
+  compute_end(context);
+}
+END_TEST
+
 enum { BLOCKED_COUNT = sizeof blocked / sizeof *blocked, BLOCKED_STEP = 5 /* that share contexts */ };
 
 START_TEST(blocked_shapes_equal_double) {
@@ -340,6 +367,7 @@ int main(void) {
   tcase_set_timeout(t, 120);
   tcase_add_loop_test(t, random_shapes_equal_double, 0, 6);
   tcase_add_loop_test(t, blocked_shapes_equal_double, 0, (BLOCKED_COUNT + BLOCKED_STEP - 1) / BLOCKED_STEP);
+  tcase_add_test(t, few_channels_equal_double);
   tcase_add_test(t, depthwise_shapes_equal_double);
   tcase_add_loop_test(t, winograd_equals_double, 0, 2);
   tcase_add_test(t, impossible_shapes_are_refused);

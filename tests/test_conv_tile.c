@@ -259,6 +259,53 @@ START_TEST(an_element_has_the_same_bits_in_every_tile) {
 }
 END_TEST
 
+/* One call of overlap_add: what it may read and write, and not a float more, lies in guarded memory. */
+static void check_overlap(const lamina_kernels *kernels, test_random *r, int number) {
+  enum { RUNS = 7 };
+  const guard_side side = number % 2 ? GUARD_END : GUARD_START;
+  lamina_conv_overlap o = {.rows = pick(r, 1, 40), .runs = pick(r, 1, RUNS), .length = pick(r, 1, number % 3 ? 24 : 90)};
+  o.from_row = o.runs * o.length + pick(r, 0, 9);
+  o.to_row = pick(r, 0, 3) ? pick(r, 1, o.length) : o.length + pick(r, 0, 30);
+  const int64_t reach = (o.rows - 1) * o.to_row + o.length, floats = reach + LAMINA_CONV_SLACK;
+  guarded from = filled(r, (o.rows - 1) * o.from_row + o.runs * o.length + LAMINA_CONV_SLACK, side), to[RUNS];
+  float *at[RUNS], *before[RUNS];
+  for (int64_t t = 0; t < o.runs; t++) {
+    to[t] = filled(r, floats, side);
+    at[t] = pick(r, 0, 4) ? to[t].data : NULL;
+    before[t] = malloc((size_t)floats * sizeof(float));
+    memcpy(before[t], to[t].data, (size_t)floats * sizeof(float));
+  }
+  o.from = from.data;
+  o.to = at;
+  kernels->conv->overlap_add(&o);
+  for (int64_t t = 0; t < o.runs; t++) {
+    for (int64_t i = 0; i < floats; i++) {
+      double want = (double)before[t][i], size = fabs(want), terms = 1;
+      for (int64_t row = 0; at[t] && row < o.rows; row++) {
+        const int64_t j = i - row * o.to_row;
+        if (j < 0 || j >= o.length) continue;
+        const double term = (double)from.data[row * o.from_row + t * o.length + j];
+        want += term;
+        size += fabs(term);
+        terms++;
+      }
+      test_that(fabs((double)to[t].data[i] - want) <= terms * 0x1p-24 * size, "%s: case %d, run %lld, float %lld: %g, not %g",
+                kernels->isa, number, (long long)t, (long long)i, (double)to[t].data[i], want);
+      if (i >= reach) test_that(to[t].data[i] == before[t][i], "%s: case %d wrote past the last run", kernels->isa, number);
+    }
+    free(before[t]);
+    test_that(guarded_free(&to[t]), "wrote outside");
+  }
+  guarded_free(&from);
+}
+
+START_TEST(overlapping_rows_are_added_up) {
+  test_random r = test_random_for("overlap");
+  for (int i = 0; i < n_tables; i++)
+    for (int number = 0; number < 300; number++) check_overlap(tables[i], &r, number);
+}
+END_TEST
+
 int main(void) {
   test_print_seed();
   n_tables = test_tables(tables);
@@ -270,6 +317,7 @@ int main(void) {
   tcase_add_test(cases, tiles_match_a_sum_in_double);
   tcase_add_test(cases, any_number_of_rows_is_left_out);
   tcase_add_test(cases, an_element_has_the_same_bits_in_every_tile);
+  tcase_add_test(cases, overlapping_rows_are_added_up);
   suite_add_tcase(suite, cases);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);

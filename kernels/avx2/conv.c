@@ -12,6 +12,7 @@
 
 static inline vf tile_fma(const float *a, vf b, vf c) { return vf_fma(vf_set1(*a), b, c); }
 
+#include "shared/conv_overlap.h"
 #include "shared/conv_tiles.h"
 
 const lamina_conv_kernels lamina_avx2_conv = {.mr = CONV_ROWS,
@@ -20,4 +21,5 @@ const lamina_conv_kernels lamina_avx2_conv = {.mr = CONV_ROWS,
                                               .wide_rows = CONV_WIDE_ROWS,
                                               .good_rows = 6,
                                               .short_tile = CONV_ROWS * CONV_VECTORS,
-                                              .tile = conv_tiles};
+                                              .tile = conv_tiles,
+                                              .overlap_add = conv_overlap_add};

@@ -14,6 +14,7 @@
 
 static inline vf tile_fma(const float *a, vf b, vf c) { return vf_fma(vf_set1(*a), b, c); }
 
+#include "shared/conv_overlap.h"
 #include "shared/conv_tiles.h"
 
 const lamina_conv_kernels lamina_avx512_conv = {.mr = CONV_ROWS,
@@ -22,4 +23,5 @@ const lamina_conv_kernels lamina_avx512_conv = {.mr = CONV_ROWS,
                                                 .wide_rows = CONV_WIDE_ROWS,
                                                 .good_rows = 5,
                                                 .short_tile = 20,
-                                                .tile = conv_tiles};
+                                                .tile = conv_tiles,
+                                                .overlap_add = conv_overlap_add};

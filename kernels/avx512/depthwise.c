@@ -4,8 +4,10 @@
 
 /* Written on the vec.h above. */
 #include "shared/depthwise_body.h"
+#include "shared/depthwise_weights_body.h"
 
 const lamina_depthwise_kernels lamina_avx512_depthwise = {
     .forward = depthwise_forward,
     .grouped = depthwise_grouped,
+    .backward_weights = depthwise_backward_weights,
 };

@@ -76,10 +76,18 @@ static void (*const tiles_4[])(lamina_conv_tile *) = {NULL, tile_4x1};
 
 static void (*const *const tiles[ROWS + 1])(lamina_conv_tile *) = {NULL, tiles_1, tiles_2, tiles_3, tiles_4};
 
+static void overlap_add(const lamina_conv_overlap *o) {
+  for (int64_t i = 0; i < o->rows; i++)
+    for (int64_t t = 0; t < o->runs; t++)
+      for (int64_t j = 0; o->to[t] && j < o->length; j++)
+        o->to[t][i * o->to_row + j] += o->from[i * o->from_row + t * o->length + j];
+}
+
 const lamina_conv_kernels lamina_generic_conv = {.mr = ROWS,
                                                  .nr = COLUMNS,
                                                  .vector = COLUMNS,
                                                  .wide_rows = WIDE_ROWS,
                                                  .good_rows = 1,
                                                  .short_tile = ROWS,
-                                                 .tile = tiles};
+                                                 .tile = tiles,
+                                                 .overlap_add = overlap_add};

@@ -37,7 +37,35 @@ static void forward(const lamina_depthwise *d, int64_t row0, int64_t row1) {
     for (int64_t column = 0; column < d->columns; column++) pixel(d, row, column);
 }
 
+/* One tap of one channel; each row is summed apart. */
+static float tap_gradient(const lamina_depthwise_weights *d, int64_t row0, int64_t row1, int64_t i, int64_t j,
+                          int64_t c) {
+  float sum = 0.0f;
+  for (int64_t row = row0; row < row1; row++) {
+    const int64_t ih = row * d->h.stride + d->h.first + i * d->h.step;
+    if (ih < 0 || ih >= d->h.in) continue;
+    float row_sum = 0.0f;
+    for (int64_t column = 0; column < d->columns; column++) {
+      const int64_t iw = column * d->w.stride + d->w.first + j * d->w.step;
+      if (iw < 0 || iw >= d->w.in) continue;
+      row_sum += d->x[ih * d->x_row + iw * d->x_pixel + c] * d->dy[row * d->dy_row + column * d->dy_pixel + c];
+    }
+    sum += row_sum;
+  }
+  return sum;
+}
+
+static void backward_weights(const lamina_depthwise_weights *d, int64_t row0, int64_t row1) {
+  const int64_t taps = d->h.taps * d->w.taps;
+  for (int64_t c = 0; c < d->channels; c++)
+    for (int64_t t = 0; t < taps; t++) {
+      const int64_t at = (c / LAMINA_DEPTHWISE_BLOCK * taps + t) * LAMINA_DEPTHWISE_BLOCK + c % LAMINA_DEPTHWISE_BLOCK;
+      d->dw[at] += tap_gradient(d, row0, row1, t / d->w.taps, t % d->w.taps, c);
+    }
+}
+
 const lamina_depthwise_kernels lamina_generic_depthwise = {
     .forward = forward,
     .grouped = grouped,
+    .backward_weights = backward_weights,
 };

@@ -63,19 +63,25 @@ static void open_unit(weights_task *task) {
   task->window = lamina_conv_copy(&j->x, &r, task->x_scratch);
 }
 
-/* A panel of dy in the order (row, image, column): then the rows that a tap reaches are one run for all images. */
-static void copy_dy_panel(const weights_task *task, int64_t panel) {
+/* Some panels of dy, one after the other: together, since a pixel's part of a panel alone is too short a run to be
+   fetched ahead. Pixels lie in the order (row, image, column): then the rows that a tap reaches are one run for all
+   images; for 1x1 in that of memory. */
+static void copy_dy(const weights_task *task, int64_t panel, int64_t panels) {
   const weights_job *j = task->job;
   const conv_shape *s = j->s;
-  const int64_t nr = j->gemm->nr, n = layer_min(nr, s->out - panel * nr);
+  const int64_t nr = j->gemm->nr, images = task->n1 - task->n0, rows = task->t1 - task->t0, width = s->w.out;
+  const int64_t first = panel * nr, n = layer_min(panels * nr, s->out - first);
+  const float *from = j->dy.data + task->n0 * j->dy.image + task->t0 * j->dy.row + task->group * s->out + first;
+  if ((images == 1 || (j->compact && j->dy.image == rows * j->dy.row)) && j->dy.row == width * j->dy.pixel) {
+    j->gemm->pack_b(images * rows * width, n, from, j->dy.pixel, 1, NULL, task->dy_scratch);
+    return;
+  }
   float *to = task->dy_scratch;
-  for (int64_t t = task->t0; t < task->t1; t++)
-    for (int64_t image = task->n0; image < task->n1; image++) {
-      const float *from = j->dy.data + image * j->dy.image + t * j->dy.row + task->group * s->out + panel * nr;
-      for (int64_t w = 0; w < s->w.out; w++, to += nr, from += j->dy.pixel) {
-        memcpy(to, from, (size_t)n * sizeof(float));
-        if (n < nr) memset(to + n, 0, (size_t)(nr - n) * sizeof(float));
-      }
+  for (int64_t done = 0; done < n; done += nr)
+    for (int64_t i = 0; i < images * rows; i++, to += width * nr) {
+      const int64_t image = j->compact ? i / rows : i % images, row = j->compact ? i % rows : i / images;
+      j->gemm->pack_b(width, layer_min(nr, n - done), from + image * j->dy.image + row * j->dy.row + done, j->dy.pixel,
+                      1, NULL, to);
     }
 }
 
@@ -91,13 +97,15 @@ static void valid_rows(const weights_task *task, int64_t kh, int64_t *t0, int64_
   if (*t1 < *t0) *t1 = *t0;
 }
 
-/* Sets the depth of a tile: where x begins for each row, and dy. `kw` moves the columns. */
-static void gather(const weights_task *task, int64_t panel, int64_t kh, int64_t kw, lamina_tile *tile) {
+/* Sets the depth of a tile: where x begins for each row, and dy, in the panel's copy if there is one. `kw` moves the
+   columns. */
+static void gather(const weights_task *task, int64_t panel, const float *dy, int64_t kh, int64_t kw,
+                   lamina_tile *tile) {
   const weights_job *j = task->job;
   const conv_shape *s = j->s;
   const conv_window *window = &task->window;
   const int64_t nr = j->gemm->nr, images = task->n1 - task->n0;
-  const int in_order = j->compact && task->copy_x;
+  const int in_order = j->compact && task->copy_x, by_row = task->copy_dy && !j->compact;
   int64_t t0, t1;
   valid_rows(task, kh, &t0, &t1);
   tile->batch = (t1 - t0) * images;
@@ -105,7 +113,7 @@ static void gather(const weights_task *task, int64_t panel, int64_t kh, int64_t 
   tile->a_row = 1;
   tile->a_k = (in_order ? 1 : s->w.stride) * window->pixel;
   if (task->copy_dy) {
-    tile->b = task->dy_scratch + (t0 - task->t0) * images * s->w.out * nr;
+    tile->b = dy + (t0 - task->t0) * images * s->w.out * nr;
     tile->b_k = nr;
     tile->b_batch = s->w.out * nr;
   } else {
@@ -114,7 +122,7 @@ static void gather(const weights_task *task, int64_t panel, int64_t kh, int64_t 
     tile->b_batch = j->dy.row;
   }
   for (int64_t i = 0; i < tile->batch; i++) {
-    const int64_t n = task->copy_dy ? i % images : i / (t1 - t0), t = t0 + (task->copy_dy ? i / images : i % (t1 - t0));
+    const int64_t n = by_row ? i % images : i / (t1 - t0), t = t0 + (by_row ? i / images : i % (t1 - t0));
     if (in_order)
       task->a[i] = window->data + n * window->image + (t - task->t0) * window->row;
     else
@@ -175,7 +183,7 @@ static void run_rows(weights_task *task, lamina_tile *tile, int64_t rows, float 
   }
 }
 
-static void run_panel(weights_task *task, int64_t panel) {
+static void run_panel(weights_task *task, int64_t panel, const float *dy) {
   const weights_job *j = task->job;
   const conv_shape *s = j->s;
   const int64_t nr = j->gemm->nr;
@@ -185,17 +193,26 @@ static void run_panel(weights_task *task, int64_t panel) {
                       .accumulate = !task->first,
                       .lo = -__builtin_inff(),
                       .hi = __builtin_inff()};
-  if (task->copy_dy) copy_dy_panel(task, panel);
   /* The columns of a kernel row and their channels are one run, both in x and in the gradient. */
   const int run = s->w.dilation == 1 && task->window.pixel == s->in && task->count == s->in;
   for (int64_t kh = 0; kh < s->h.kernel; kh++)
     for (int64_t kw = 0; kw < (run ? 1 : s->w.kernel); kw++) {
-      gather(task, panel, kh, kw, &tile);
+      gather(task, panel, dy, kh, kw, &tile);
       if (tile.batch == 0 && !task->first) continue;
       float *c =
           task->partial + (kh * s->w.kernel + kw) * task->partial_channels * task->ld + (panel - task->panel0) * nr;
       run_rows(task, &tile, run ? s->w.kernel * s->in : task->count, c);
     }
+}
+
+static void run_unit(weights_task *task) {
+  const weights_job *j = task->job;
+  const int64_t pixels = (task->n1 - task->n0) * (task->t1 - task->t0) * j->s->w.out;
+  for (int64_t panel = task->panel0; panel < task->panel1; panel += j->dy_panels) {
+    const int64_t panels = layer_min(j->dy_panels, task->panel1 - panel);
+    if (task->copy_dy) copy_dy(task, panel, panels);
+    for (int64_t i = 0; i < panels; i++) run_panel(task, panel + i, task->dy_scratch + i * pixels * j->gemm->nr);
+  }
 }
 
 /* Whether tiles had better read copies. */
@@ -256,7 +273,7 @@ static void run_task(void *arg, int64_t index, int thread) {
     task.t1 = layer_min(task.t0 + j->rows_unit, s->h.out);
     open_unit(&task);
     if (unit + 1 < end) look_ahead(&task, unit + 1);
-    for (int64_t panel = task.panel0; panel < task.panel1; panel++) run_panel(&task, panel);
+    run_unit(&task);
   }
   for (int64_t panel = task.panel0; j->splits == 1 && panel < task.panel1; panel++) {
     const float *from = task.partial + (panel - task.panel0) * j->gemm->nr;

@@ -113,7 +113,8 @@ lamina_status lamina_conv_describe(const lamina_node *node, conv_shape *s) {
   if (node->mode != LAMINA_TRAIN || !layer_needs_input(node, 0)) return LAMINA_OK;
   s->backward = s->packed;
   s->packed += lamina_conv_depthwise_gradients(s) ? (size_t)lamina_conv_depthwise_floats(s)
-                                                  : packed_floats(s, s->out, s->in);
+               : s->form                          ? packed_floats(s, s->out, s->in)
+                                                  : (size_t)(s->groups * lamina_conv_backward_floats(s));
   return LAMINA_OK;
 }
 

@@ -138,6 +138,15 @@ void lamina_conv_unpack_panel(const conv_shape *shape, const conv_partial *parti
 /* Floats of its scratch for one thread; also that of packing. */
 int64_t lamina_conv_pack_scratch(const conv_shape *shape);
 
+/* Whether the gradient of x is best computed as products of all taps that are added up where they overlap: few channels.
+   Its weights are packed as one B of depth out and width (taps, in). */
+int lamina_conv_col2im_pays(const conv_shape *shape);
+lamina_status lamina_conv_col2im_pack(const conv_shape *shape, float *packed);
+size_t lamina_conv_col2im_workspace(const correlation *c);
+void lamina_conv_col2im(const correlation *c);
+/* Floats of one group's packed weights of the gradient of x, in either order. */
+int64_t lamina_conv_backward_floats(const conv_shape *shape);
+
 /* Whether a shape can run by Winograd's algorithm at all; whether the error then stays within 2.5 times the direct one's;
    and how it compares with the direct one: the estimated time over the direct one's. */
 int lamina_conv_winograd_possible(const conv_shape *shape);
@@ -170,7 +179,10 @@ int64_t lamina_conv_depthwise_floats(const conv_shape *shape); /* of its packed 
 void lamina_conv_depthwise_pack(const conv_shape *shape);
 void lamina_conv_depthwise_forward(const conv_shape *shape);
 void lamina_conv_depthwise_backward_data(const conv_shape *shape);
-void lamina_conv_depthwise_backward_weights(const conv_shape *shape);
 size_t lamina_conv_depthwise_workspace(const conv_shape *shape);
+void lamina_conv_depthwise_backward_weights(const conv_shape *shape);
+size_t lamina_conv_depthwise_weights_workspace(const conv_shape *shape);
+/* An axis as the kernels take it, of a grid that is `in` long. */
+lamina_depthwise_axis lamina_conv_depthwise_axis(const conv_axis *axis, int64_t in);
 
 #endif

@@ -12,7 +12,6 @@
 
 enum {
   BLOCK = LAMINA_DEPTHWISE_BLOCK,
-  MAX_BLOCKS = 64, /* of the weight gradient's sum */
   MAX_TASKS = 64,
   COPY_CHANNELS = 64, /* of a task that repeats channels */
   TASK_FMAS = 1 << 18,
@@ -20,9 +19,6 @@ enum {
 };
 
 static int64_t taps_of(const conv_shape *s) { return s->h.kernel * s->w.kernel; }
-static int64_t rows_of(const conv_shape *s) { return s->images * s->h.out; }
-static int64_t blocks_of(const conv_shape *s) { return layer_min(rows_of(s), MAX_BLOCKS); }
-static int64_t partial_floats(const conv_shape *s) { return round_up(taps_of(s) * s->groups, CONV_LINE); }
 
 /* A pass over one phase's grid; all of them together for the gradient of x. */
 typedef struct depthwise_job {
@@ -61,13 +57,10 @@ static depthwise_job cut_up(const conv_shape *s, const correlation *c) {
   return j;
 }
 
-/* The copies of forward; the weight gradient's partial sum for each block, and a row's sum for each thread. */
+/* The copies of forward. */
 size_t lamina_conv_depthwise_workspace(const conv_shape *s) {
   const correlation c = lamina_conv_forward_pass(s);
-  int64_t floats = cut_up(s, &c).copy_floats * s->host->threads(s->host);
-  if (s->node->mode == LAMINA_TRAIN && lamina_conv_depthwise_gradients(s))
-    floats = layer_max(floats, partial_floats(s) * (blocks_of(s) + s->host->threads(s->host)));
-  return (size_t)floats * sizeof(float);
+  return (size_t)(cut_up(s, &c).copy_floats * s->host->threads(s->host)) * sizeof(float);
 }
 
 int64_t lamina_conv_depthwise_floats(const conv_shape *s) {
@@ -109,7 +102,7 @@ void lamina_conv_depthwise_pack(const conv_shape *s) {
   pack_pass(s, &backward, NULL, packed + s->backward);
 }
 
-static lamina_depthwise_axis kernel_axis(const conv_axis *axis, int64_t in) {
+lamina_depthwise_axis lamina_conv_depthwise_axis(const conv_axis *axis, int64_t in) {
   return (lamina_depthwise_axis){
       .in = in, .taps = axis->taps, .stride = axis->stride, .first = axis->first, .step = axis->step};
 }
@@ -118,7 +111,7 @@ int lamina_conv_depthwise_groups(const conv_shape *s) {
   if (s->in < 2 || s->in != s->out || s->groups < 2 || s->in > BLOCK || s->in > s->kernels->vector_floats) return 0;
   if (s->in == 16 && s->h.stride > 1) return 0; /* the GEMM tile is faster */
   const conv_axis h = lamina_conv_axis(&s->h, 0, 0), w = lamina_conv_axis(&s->w, 0, 0);
-  const lamina_depthwise d = {.group = s->in, .h = kernel_axis(&h, s->h.in), .w = kernel_axis(&w, s->w.in)};
+  const lamina_depthwise d = {.group = s->in, .h = lamina_conv_depthwise_axis(&h, s->h.in), .w = lamina_conv_depthwise_axis(&w, s->w.in)};
   return s->kernels->depthwise->grouped(&d);
 }
 
@@ -147,8 +140,8 @@ static void run_phase(const depthwise_job *j, const lamina_depthwise *whole, con
   row1 = layer_min(row1, h->count);
   if (row0 >= row1 || w->count <= 0) return;
   d.columns = w->count;
-  d.h = kernel_axis(h, c->in_h);
-  d.w = kernel_axis(w, c->in_w);
+  d.h = lamina_conv_depthwise_axis(h, c->in_h);
+  d.w = lamina_conv_depthwise_axis(w, c->in_w);
   d.y += h->out_first * c->y.row + w->out_first * c->y.pixel;
   if (d.add) d.add += h->out_first * c->add.row + w->out_first * c->add.pixel;
   d.y_row = h->out_step * c->y.row;
@@ -217,41 +210,4 @@ void lamina_conv_depthwise_backward_data(const conv_shape *s) {
   correlation c = lamina_conv_backward_data_pass(s);
   if (c.accumulate) c.add = c.y;
   run(&c);
-}
-
-/* Rows are summed apart and then added to their block's sum, which keeps the chains of additions short. */
-static void weights_block(void *arg, int64_t index, int thread) {
-  const conv_shape *s = arg;
-  const conv_image x = lamina_conv_image(&s->node->inputs[0]), dy = lamina_conv_image(&s->node->d_outputs[0]);
-  const int64_t blocks = blocks_of(s), channels = s->groups, floats = taps_of(s) * channels;
-  float *sum = (float *)s->node->workspace + index * partial_floats(s);
-  float *row = (float *)s->node->workspace + (blocks + thread) * partial_floats(s);
-  memset(sum, 0, (size_t)floats * sizeof(float));
-  for (int64_t r = part(rows_of(s), blocks, index); r < part(rows_of(s), blocks, index + 1); r++) {
-    const int64_t n = r / s->h.out, oh = r % s->h.out;
-    memset(row, 0, (size_t)floats * sizeof(float));
-    for (int64_t tap = 0; tap < taps_of(s); tap++) {
-      const int64_t ih = oh * s->h.stride - s->h.pad + tap / s->w.kernel * s->h.dilation;
-      if (ih < 0 || ih >= s->h.in) continue;
-      for (int64_t ow = 0; ow < s->w.out; ow++) {
-        const int64_t iw = ow * s->w.stride - s->w.pad + tap % s->w.kernel * s->w.dilation;
-        if (iw < 0 || iw >= s->w.in) continue;
-        s->kernels->eltwise->multiply(channels, x.data + n * x.image + ih * x.row + iw * x.pixel,
-                                      dy.data + n * dy.image + oh * dy.row + ow * dy.pixel, 1, row + tap * channels);
-      }
-    }
-    s->kernels->eltwise->add_scaled(floats, 1.0f, row, sum);
-  }
-}
-
-void lamina_conv_depthwise_backward_weights(const conv_shape *s) {
-  const int64_t blocks = blocks_of(s), taps = taps_of(s), channels = s->groups;
-  float *sum = s->node->workspace, *gradient = s->node->d_params[0].data;
-  s->host->parallel(s->host, blocks, weights_block, (void *)s);
-  lamina_tree_sum(s->kernels, blocks, taps * channels, partial_floats(s), sum);
-  for (int64_t c = 0; c < channels; c++)
-    for (int64_t t = 0; t < taps; t++) {
-      float *to = gradient + c * taps + t;
-      *to = (s->node->accumulate_params & 1 ? *to : 0) + sum[t * channels + c];
-    }
 }

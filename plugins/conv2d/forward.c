@@ -59,6 +59,10 @@ void lamina_conv_run(const correlation *c) {
     lamina_conv_winograd(c);
     return;
   }
+  if (c->backward && lamina_conv_col2im_pays(s)) {
+    lamina_conv_col2im(c);
+    return;
+  }
   if (!s->pointwise || !one_stride(&c->x, s->h.in, s->w.in) || !one_stride(&c->y, s->h.in, s->w.in) ||
       (c->add.data && !one_stride(&c->add, s->h.in, s->w.in))) {
     lamina_conv_correlate(c);
@@ -72,6 +76,7 @@ void lamina_conv_run(const correlation *c) {
 
 size_t lamina_conv_run_workspace(const correlation *c) {
   if (c->shape->form) return lamina_conv_winograd_workspace(c);
+  if (c->backward && lamina_conv_col2im_pays(c->shape)) return lamina_conv_col2im_workspace(c);
   size_t bytes = lamina_conv_correlate_workspace(c);
   if (c->shape->pointwise) {
     lamina_gemm product = pointwise(c, 0);

@@ -146,6 +146,11 @@ lamina_status lamina_conv_pack_weights(const conv_shape *s, float *forward, floa
     pack_pointwise(s, forward, backward);
     return LAMINA_OK;
   }
+  if (backward && lamina_conv_col2im_pays(s)) {
+    const lamina_status status = lamina_conv_col2im_pack(s, backward);
+    if (status || !forward) return status;
+    backward = NULL;
+  }
   const int64_t depth = backward ? layer_max(s->in, s->out) : s->in;
   pack_job j = {.shape = s, .panel_floats = s->form ? s->h.kernel * s->w.kernel * depth * nr : 0};
   const size_t thread_floats = (size_t)(lamina_conv_pack_scratch(s) + j.panel_floats);

@@ -97,7 +97,7 @@ static lamina_status describe(const lamina_node *node, transposed *t) {
   t->shape.kernels = layer_kernels(node, &status);
   if (status) return status;
   const conv_shape *s = &t->shape;
-  t->bias = (size_t)(s->groups * lamina_conv_packed_floats(s, s->out, s->in));
+  t->bias = (size_t)(s->groups * lamina_conv_backward_floats(s));
   t->packed = t->bias + (size_t)round_up(s->groups * s->in, CONV_LINE);
   if (node->mode != LAMINA_TRAIN || !layer_needs_input(node, 0)) return LAMINA_OK;
   t->backward = t->packed;

@@ -14,6 +14,7 @@ typedef struct weights_job {
   int64_t images_unit, rows_unit, row_units, units;
   int64_t channels; /* of a block */
   int64_t channel_blocks, panels, panel_blocks, splits;
+  int64_t dy_panels; /* that are copied together */
   int64_t ld, partial_floats;            /* of one partial gradient */
   int64_t own_floats, pack_floats;       /* of a thread: its part when there is no other, and scratch to unpack with */
   int64_t pointers, x_floats, dy_floats; /* of a thread */

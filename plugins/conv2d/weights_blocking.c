@@ -10,6 +10,7 @@ enum {
   MAX_TASKS = 32,
   MIN_TASKS = 8,
   UNIT_PIXELS = 256,
+  MOST_COPIED = 4,    /* panels of dy at a time */
   MIN_UNITS = 4,      /* of a partial gradient, */
   MIN_CHANNELS = 128, /* of a block, and */
   MIN_PANELS = 4      /* of a task, so that copies are read often */
@@ -92,7 +93,9 @@ weights_job lamina_conv_weights_job(const conv_shape *s) {
   const int64_t columns = j.compact ? s->w.out : j.c1 - j.c0, rows = j.images_unit * j.rows_unit;
   j.pointers = round_up(rows, CONV_LINE);
   j.x_floats = round_up(j.images_unit * unit_rows(&j) * columns * j.pixel, CONV_LINE);
-  j.dy_floats = round_up(rows * s->w.out * j.gemm->nr, CONV_LINE);
+  const int64_t panel_floats = rows * s->w.out * j.gemm->nr, fit = (int64_t)s->host->cpu->l2 / 4 / 4 / panel_floats;
+  j.dy_panels = layer_max(layer_min(layer_min(fit, MOST_COPIED), layer_ceil_div(j.panels, j.panel_blocks)), 1);
+  j.dy_floats = round_up(j.dy_panels * panel_floats, CONV_LINE);
   j.pack_floats = lamina_conv_pack_scratch(s);
   if (j.splits == 1)
     j.own_floats = round_up(
@@ -112,7 +115,7 @@ size_t lamina_conv_backward_weights_workspace(const conv_shape *s) {
   if (s->form) {
     bytes = lamina_conv_winograd_weights_workspace(s);
   } else if (lamina_conv_depthwise_gradients(s)) {
-    bytes = lamina_conv_depthwise_workspace(s);
+    bytes = lamina_conv_depthwise_weights_workspace(s);
   } else {
     const weights_job j = lamina_conv_weights_job(s);
     bytes = (size_t)(lamina_conv_weights_partials(&j) * (int64_t)sizeof(float) +
