@@ -35,6 +35,9 @@ enum {
   DW_LAG_ROWS = 8
 };
 
+/* What a vector holds: channels that are groups, a few groups, one group. */
+enum { DW_NO_GROUPS, DW_GROUPS, DW_ONE_GROUP };
+
 /* Outputs that wait in a buffer, to be written row by row while others are computed. */
 typedef struct depthwise_waiting {
   _Alignas(64) float buffer[DW_LAG_ROWS][DW_WIDTH][LAMINA_DEPTHWISE_BLOCK];
@@ -208,8 +211,10 @@ DEPTHWISE_RING_KIND(depthwise_3x3s1_inside, 1, 0, 0, 0)
 DEPTHWISE_RING_KIND(depthwise_3x3s2_inside, 2, 0, 0, 0)
 DEPTHWISE_RING(depthwise_3x3s1, 1, 0)
 DEPTHWISE_RING(depthwise_3x3s2, 2, 0)
-DEPTHWISE_RING(grouped_3x3s1, 1, 1)
-DEPTHWISE_RING(grouped_3x3s2, 2, 1)
+DEPTHWISE_RING(grouped_3x3s1, 1, DW_GROUPS)
+DEPTHWISE_RING(grouped_3x3s2, 2, DW_GROUPS)
+DEPTHWISE_RING(one_group_3x3s1, 1, DW_ONE_GROUP)
+DEPTHWISE_RING(one_group_3x3s2, 2, DW_ONE_GROUP)
 DEPTHWISE_WIDTH(3, 1)
 DEPTHWISE_WIDTH(3, 2)
 DEPTHWISE_WIDTH(5, 1)
@@ -254,10 +259,12 @@ static const depthwise_downs *depthwise_choose(const lamina_depthwise *d) {
   static const depthwise_downs ring[2] = {DEPTHWISE_ROW(depthwise_3x3s1, DW_RING_WIDTH(1)),
                                           DEPTHWISE_ROW(depthwise_3x3s2, DW_RING_WIDTH(2))};
   /* Without the checks of columns the compiler moves loads until registers spill: slower than with them. */
-  static const depthwise_downs grouped[2] = {
-      {DW_RING_WIDTH(1), grouped_3x3s1_border, grouped_3x3s1_border, grouped_3x3s1_masked},
-      {DW_RING_WIDTH(2), grouped_3x3s2_border, grouped_3x3s2_border, grouped_3x3s2_masked}};
-  if (d->group > 1) return &grouped[w->stride - 1];
+  static const depthwise_downs grouped[2][2] = {
+      {{DW_RING_WIDTH(1), grouped_3x3s1_border, grouped_3x3s1_border, grouped_3x3s1_masked},
+       {DW_RING_WIDTH(2), grouped_3x3s2_border, grouped_3x3s2_border, grouped_3x3s2_masked}},
+      {{DW_RING_WIDTH(1), one_group_3x3s1_border, one_group_3x3s1_border, one_group_3x3s1_masked},
+       {DW_RING_WIDTH(2), one_group_3x3s2_border, one_group_3x3s2_border, one_group_3x3s2_masked}}};
+  if (d->group > 1) return &grouped[d->group == VF_LEN][w->stride - 1];
   const int pays = VF_REGISTERS >= 32 || depthwise_period(d->x_pixel) >= DW_SPARSE;
   if (known && pays && w->taps == 3 && h->taps == 3 && h->step == 1 && h->stride == w->stride)
     return &ring[w->stride - 1];

@@ -116,7 +116,6 @@ static lamina_depthwise_axis kernel_axis(const conv_axis *axis, int64_t in) {
 
 int lamina_conv_depthwise_groups(const conv_shape *s) {
   if (s->in < 2 || s->in != s->out || s->groups < 2 || s->in > BLOCK || s->in > s->kernels->vector_floats) return 0;
-  if (s->in == 16 && s->h.stride > 1) return 0; /* the GEMM tile is faster */
   const conv_axis h = lamina_conv_axis(&s->h, 0, 0), w = lamina_conv_axis(&s->w, 0, 0);
   const lamina_depthwise d = {.group = s->in, .h = kernel_axis(&h, s->h.in), .w = kernel_axis(&w, s->w.in)};
   return s->kernels->depthwise->grouped(&d);
