@@ -211,9 +211,13 @@ DEPTHWISE_RING_KIND(depthwise_3x3s1_inside, 1, 0, 0, 0)
 DEPTHWISE_RING_KIND(depthwise_3x3s2_inside, 2, 0, 0, 0)
 DEPTHWISE_RING(depthwise_3x3s1, 1, 0)
 DEPTHWISE_RING(depthwise_3x3s2, 2, 0)
+DEPTHWISE_RING_KIND(grouped_3x3s1_inside, 1, DW_GROUPS, 0, 0)
 DEPTHWISE_RING(grouped_3x3s1, 1, DW_GROUPS)
+DEPTHWISE_RING_KIND(grouped_3x3s2_inside, 2, DW_GROUPS, 0, 0)
 DEPTHWISE_RING(grouped_3x3s2, 2, DW_GROUPS)
+DEPTHWISE_RING_KIND(one_group_3x3s1_inside, 1, DW_ONE_GROUP, 0, 0)
 DEPTHWISE_RING(one_group_3x3s1, 1, DW_ONE_GROUP)
+DEPTHWISE_RING_KIND(one_group_3x3s2_inside, 2, DW_ONE_GROUP, 0, 0)
 DEPTHWISE_RING(one_group_3x3s2, 2, DW_ONE_GROUP)
 DEPTHWISE_WIDTH(3, 1)
 DEPTHWISE_WIDTH(3, 2)
@@ -260,10 +264,10 @@ static const depthwise_downs *depthwise_choose(const lamina_depthwise *d) {
                                           DEPTHWISE_ROW(depthwise_3x3s2, DW_RING_WIDTH(2))};
   /* Without the checks of columns the compiler moves loads until registers spill: slower than with them. */
   static const depthwise_downs grouped[2][2] = {
-      {{DW_RING_WIDTH(1), grouped_3x3s1_border, grouped_3x3s1_border, grouped_3x3s1_masked},
-       {DW_RING_WIDTH(2), grouped_3x3s2_border, grouped_3x3s2_border, grouped_3x3s2_masked}},
-      {{DW_RING_WIDTH(1), one_group_3x3s1_border, one_group_3x3s1_border, one_group_3x3s1_masked},
-       {DW_RING_WIDTH(2), one_group_3x3s2_border, one_group_3x3s2_border, one_group_3x3s2_masked}}};
+      {{DW_RING_WIDTH(1), grouped_3x3s1_inside, grouped_3x3s1_border, grouped_3x3s1_masked},
+       {DW_RING_WIDTH(2), grouped_3x3s2_inside, grouped_3x3s2_border, grouped_3x3s2_masked}},
+      {{DW_RING_WIDTH(1), one_group_3x3s1_inside, one_group_3x3s1_border, one_group_3x3s1_masked},
+       {DW_RING_WIDTH(2), one_group_3x3s2_inside, one_group_3x3s2_border, one_group_3x3s2_masked}}};
   if (d->group > 1) return &grouped[d->group == VF_LEN][w->stride - 1];
   const int pays = VF_REGISTERS >= 32 || depthwise_period(d->x_pixel) >= DW_SPARSE;
   if (known && pays && w->taps == 3 && h->taps == 3 && h->step == 1 && h->stride == w->stride)

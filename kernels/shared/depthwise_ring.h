@@ -40,6 +40,7 @@ VEC_INLINE void depthwise_ring_step(int stride, int grouped, int border, int mas
 #pragma GCC unroll 32
   for (int j = 0; j < (width - 1) * stride + 3; j++) {
     if (!border || (j >= first && j < last)) {
+      if (grouped) __asm__ volatile("" : "+r"(p)); /* else the compiler moves loads until registers spill */
       const vf xv = vf_pin(grouped == DW_ONE_GROUP ? vf_set1(*p)
                            : grouped               ? vf_pick(depthwise_load(masked, p, lanes), picks)
                                                    : depthwise_load(masked, p, lanes));
