@@ -274,6 +274,9 @@ typedef struct lamina_depthwise {
 typedef struct lamina_depthwise_kernels {
   void (*forward)(const lamina_depthwise *d, int64_t row0, int64_t row1); /* rows row0 .. row1 of y */
   int (*grouped)(const lamina_depthwise *d); /* whether forward can do this, from group, h and w */
+  /* forward by Winograd's F(2x2, 3x3), for what grouped() allows with a stride of 1. Weights are those that the weights()
+     of the form f2 makes (below): (block, channel of the group, 16 points, 16). Tiles begin at row0. */
+  void (*winograd)(const lamina_depthwise *d, int64_t row0, int64_t row1);
 } lamina_depthwise_kernels;
 /*
  * Winograd's minimal filtering F(m x m, 3 x 3) (Lavin and Gray 2015): y = A^T ((G g G^T) . (B^T d B)) A for tiles of m x m

@@ -8,4 +8,5 @@
 const lamina_depthwise_kernels lamina_avx2_depthwise = {
     .forward = depthwise_forward,
     .grouped = depthwise_grouped,
+    .winograd = depthwise_winograd,
 };

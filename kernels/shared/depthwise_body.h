@@ -317,12 +317,18 @@ static void depthwise_late(depthwise_down *down, const depthwise_strip *strips, 
   while (write->row < write->rows) depthwise_write_row(write);
 }
 
-/* The vectors of a line of channels, from channel c, in the strip whose first output is q. Returns how many are full.
- */
-static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int count, const int32_t *picks,
-                          depthwise_strip *s, int *used) {
+/* For each channel of a group, the lane that holds it in the group of each lane. */
+static void depthwise_picks(const lamina_depthwise *d, int32_t *picks) {
+  for (int k = 0; k < d->group && d->group > 1; k++)
+    for (int i = 0; i < VF_LEN; i++) picks[k * VF_LEN + i] = i / (int)d->group * (int)d->group + k;
+}
+
+/* The vectors of a line of channels, from channel c, in the strip whose first output is q; with `taps` weights for each
+   channel. Returns how many are full. */
+static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int count, int64_t taps,
+                          const int32_t *picks, depthwise_strip *s, int *used) {
   static const float zeros[LAMINA_DEPTHWISE_BLOCK];
-  const int64_t taps = d->h.taps * d->w.taps, column = q * d->w.stride + d->w.first;
+  const int64_t column = q * d->w.stride + d->w.first;
   int full = 0;
   *used = 0;
   for (int64_t lane = c; lane < d->channels && *used < DW_LINE_VECTORS; lane += VF_LEN) {
@@ -342,12 +348,13 @@ static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int c
   return full;
 }
 
+#include "depthwise_winograd.h"
+
 static void depthwise_strips(const lamina_depthwise *d, int64_t row0, int64_t row1, depthwise_queue *queue) {
   const depthwise_downs *downs = depthwise_choose(d);
   const int64_t strips = (d->columns + downs->width - 1) / downs->width;
   int32_t picks[LAMINA_DEPTHWISE_BLOCK * LAMINA_DEPTHWISE_BLOCK];
-  for (int k = 0; k < d->group && d->group > 1; k++)
-    for (int i = 0; i < VF_LEN; i++) picks[k * VF_LEN + i] = i / (int)d->group * (int)d->group + k;
+  depthwise_picks(d, picks);
   int64_t q = 0;
   for (int64_t strip = 0; strip < strips; strip++) {
     const int count = (int)((d->columns - q + strips - strip - 1) / (strips - strip));
@@ -357,7 +364,7 @@ static void depthwise_strips(const lamina_depthwise *d, int64_t row0, int64_t ro
     for (int64_t c = 0; c < d->channels; c += LAMINA_DEPTHWISE_BLOCK) {
       depthwise_strip s[DW_LINE_VECTORS];
       int used;
-      const int full = depthwise_line(d, c, q, count, picks, s, &used);
+      const int full = depthwise_line(d, c, q, count, d->h.taps * d->w.taps, picks, s, &used);
       if (full > 0 && queue)
         depthwise_late(down, s, full, row0, row1, queue);
       else if (full > 0)

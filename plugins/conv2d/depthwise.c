@@ -12,6 +12,7 @@
 
 enum {
   BLOCK = LAMINA_DEPTHWISE_BLOCK,
+  POINTS = 16, /* of a tile of F(2x2, 3x3) */
   MAX_BLOCKS = 64, /* of the weight gradient's sum */
   MAX_TASKS = 64,
   COPY_CHANNELS = 64, /* of a task that repeats channels */
@@ -20,6 +21,7 @@ enum {
 };
 
 static int64_t taps_of(const conv_shape *s) { return s->h.kernel * s->w.kernel; }
+static int64_t weights_of(const conv_shape *s) { return s->tiled ? POINTS : taps_of(s); } /* for a pair of channels */
 static int64_t rows_of(const conv_shape *s) { return s->images * s->h.out; }
 static int64_t blocks_of(const conv_shape *s) { return layer_min(rows_of(s), MAX_BLOCKS); }
 static int64_t partial_floats(const conv_shape *s) { return round_up(taps_of(s) * s->groups, CONV_LINE); }
@@ -57,6 +59,7 @@ static depthwise_job cut_up(const conv_shape *s, const correlation *c) {
     j.copy_floats = round_up(j.copy_floats, CONV_LINE);
   }
   j.rows_block = layer_ceil_div(j.rows, blocks);
+  if (s->tiled) j.rows_block = round_up(j.rows_block, 2);
   j.row_blocks = layer_ceil_div(j.rows, j.rows_block);
   return j;
 }
@@ -71,7 +74,7 @@ size_t lamina_conv_depthwise_workspace(const conv_shape *s) {
 }
 
 int64_t lamina_conv_depthwise_floats(const conv_shape *s) {
-  return taps_of(s) * s->in * round_up(s->groups * s->out, BLOCK);
+  return weights_of(s) * s->in * round_up(s->groups * s->out, BLOCK);
 }
 
 /* The taps of one phase, behind `taps` of others, in its order. */
@@ -80,11 +83,20 @@ static void pack_phase(const conv_shape *s, const conv_axis *h, const conv_axis 
   const int64_t taps = h->taps * w->taps, channels = s->groups * s->out;
   for (int64_t i = 0; i < channels * s->in; i++) { /* output channel c, input channel k of its group */
     const int64_t c = i / s->in, k = i % s->in;
-    float *to = packed + (c / BLOCK * s->in + k) * taps * BLOCK + c % BLOCK;
+    float *to = packed + (c / BLOCK * s->in + k) * weights_of(s) * BLOCK + c % BLOCK;
     for (int64_t t = 0; t < taps; t++) {
       const int64_t kh = h->k_first + t / w->taps * h->k_step, kw = w->k_first + t % w->taps * w->k_step;
       to[t * BLOCK] = weight[(i * s->h.kernel + kh) * s->w.kernel + kw] * (scale ? scale[c] : 1.0f);
     }
+  }
+}
+
+/* Transforms the nine taps of each block of channels, which stand where the points will. */
+static void pack_tiles(const conv_shape *s, float *packed) {
+  for (int64_t i = 0; i < s->in * layer_ceil_div(s->groups * s->out, BLOCK); i++, packed += POINTS * BLOCK) {
+    float taps[9 * BLOCK];
+    memcpy(taps, packed, sizeof taps);
+    s->kernels->winograd->f2.weights(BLOCK, taps, BLOCK, packed, BLOCK);
   }
 }
 
@@ -104,6 +116,7 @@ void lamina_conv_depthwise_pack(const conv_shape *s) {
   const correlation forward = lamina_conv_forward_pass(s), backward = lamina_conv_backward_data_pass(s);
   memset(packed, 0, (size_t)lamina_conv_depthwise_floats(s) * sizeof(float));
   pack_pass(s, &forward, e->parts & LAMINA_EPILOGUE_AFFINE ? e->scale : NULL, packed);
+  if (s->tiled) pack_tiles(s, packed);
   if (!s->backward || !lamina_conv_depthwise_gradients(s)) return;
   memset(packed + s->backward, 0, (size_t)lamina_conv_depthwise_floats(s) * sizeof(float));
   pack_pass(s, &backward, NULL, packed + s->backward);
@@ -119,6 +132,17 @@ int lamina_conv_depthwise_groups(const conv_shape *s) {
   const conv_axis h = lamina_conv_axis(&s->h, 0, 0), w = lamina_conv_axis(&s->w, 0, 0);
   const lamina_depthwise d = {.group = s->in, .h = kernel_axis(&h, s->h.in), .w = kernel_axis(&w, s->w.in)};
   return s->kernels->depthwise->grouped(&d);
+}
+
+int lamina_conv_depthwise_tiles(const conv_shape *s) {
+  return lamina_conv_depthwise_groups(s) && s->h.stride == 1;
+}
+
+/* In vector operations of the two, which go to the same ports. */
+double lamina_conv_depthwise_tiled_cost(const conv_shape *s) {
+  enum { TRANSFORMS = 52 };
+  const double tiles = (double)(layer_ceil_div(s->h.out, 2) * layer_ceil_div(s->w.out, 2)), in = (double)s->in;
+  return tiles * (2 * POINTS * in + TRANSFORMS) / ((double)(s->h.out * s->w.out) * 18 * in);
 }
 
 /* Rows r0 .. r1 of x, channels first .. first + count of the output, each one that of its group's input. */
@@ -154,7 +178,8 @@ static void run_phase(const depthwise_job *j, const lamina_depthwise *whole, con
   d.y_pixel = w->out_step * c->y.pixel;
   d.add_row = h->out_step * c->add.row;
   d.add_pixel = w->out_step * c->add.pixel;
-  c->shape->kernels->depthwise->forward(&d, row0, row1);
+  const lamina_depthwise_kernels *kernels = c->shape->kernels->depthwise;
+  (c->shape->tiled ? kernels->winograd : kernels->forward)(&d, row0, row1);
 }
 
 static void run_task(void *arg, int64_t index, int thread) {
@@ -192,7 +217,7 @@ static void run_task(void *arg, int64_t index, int thread) {
     for (int64_t k = 0; k < c->phases_w; k++) {
       const conv_axis h = lamina_conv_axis(&s->h, c->backward, i), w = lamina_conv_axis(&s->w, c->backward, k);
       const float *weights = d.weights;
-      d.weights += c0 * h.taps * w.taps * s->in;
+      d.weights += c0 * (s->tiled ? POINTS : h.taps * w.taps) * s->in;
       run_phase(j, &d, &h, &w, row0, row1);
       d.weights = weights + h.taps * w.taps * s->in * round_up(j->channels, BLOCK);
     }
