@@ -249,6 +249,7 @@ typedef struct lamina_depthwise_axis {
 } lamina_depthwise_axis;
 
 #define LAMINA_DEPTHWISE_BLOCK 16
+#define LAMINA_DEPTHWISE_TILE_TAPS 18 /* of winograd's weights */
 
 /**
  * Channels of one image, each convolved with a kernel of its own:
@@ -274,9 +275,11 @@ typedef struct lamina_depthwise {
 typedef struct lamina_depthwise_kernels {
   void (*forward)(const lamina_depthwise *d, int64_t row0, int64_t row1); /* rows row0 .. row1 of y */
   int (*grouped)(const lamina_depthwise *d); /* whether forward can do this, from group, h and w */
-  /* forward by Winograd's F(2x2, 3x3), for what grouped() allows with a stride of 1. Weights are those that the weights()
-     of the form f2 makes (below): (block, channel of the group, 16 points, 16). Tiles begin at row0. */
+  /* forward by Winograd's F(4, 3) along the height (points as in lamina_winograd_form), for what grouped() allows with a
+     stride of 1. Weights lie in (block, channel of the group, 6 points, 3 columns, 16), for which winograd_weights
+     transforms the nine taps of a block and a channel: u may not be taps. Tiles begin at row0. */
   void (*winograd)(const lamina_depthwise *d, int64_t row0, int64_t row1);
+  void (*winograd_weights)(const float *taps, float *u);
 } lamina_depthwise_kernels;
 /*
  * Winograd's minimal filtering F(m x m, 3 x 3) (Lavin and Gray 2015): y = A^T ((G g G^T) . (B^T d B)) A for tiles of m x m

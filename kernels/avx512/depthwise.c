@@ -9,4 +9,5 @@ const lamina_depthwise_kernels lamina_avx512_depthwise = {
     .forward = depthwise_forward,
     .grouped = depthwise_grouped,
     .winograd = depthwise_winograd,
+    .winograd_weights = depthwise_winograd_weights,
 };

@@ -43,52 +43,71 @@ static float value(const lamina_depthwise *d, int64_t row, int64_t column, int64
   return d->x[row * d->x_row + column * d->x_pixel + c];
 }
 
-/* B^T of F(2x2, 3x3) along one axis, whose values are `step` apart. */
-static void input_points(float *v, int step) {
-  const float d0 = v[0], d1 = v[step], d2 = v[2 * step], d3 = v[3 * step];
-  v[0] = d0 - d2;
-  v[step] = d1 + d2;
-  v[2 * step] = d2 - d1;
-  v[3 * step] = d3 - d1;
-}
+/* Points of F(4, 3) in the order 0, infinity, 1 / sqrt(2), -1 / sqrt(2), sqrt(2), -sqrt(2). */
+static const float tile_g[6][3] = {{1, 0, 0},
+                                   {0, 0, 1},
+                                   {-0.66666666666666667f, -0.47140452079103168f, -0.33333333333333333f},
+                                   {-0.66666666666666667f, 0.47140452079103168f, -0.33333333333333333f},
+                                   {0.16666666666666667f, 0.23570226039551584f, 0.33333333333333333f},
+                                   {0.16666666666666667f, -0.23570226039551584f, 0.33333333333333333f}};
+static const float tile_bt[6][6] = {{1, 0, -2.5f, 0, 1, 0},
+                                    {0, 1, 0, -2.5f, 0, 1},
+                                    {0, -1.41421356237309505f, -2, 0.70710678118654752f, 1, 0},
+                                    {0, 1.41421356237309505f, -2, -0.70710678118654752f, 1, 0},
+                                    {0, -0.70710678118654752f, -0.5f, 1.41421356237309505f, 1, 0},
+                                    {0, 0.70710678118654752f, -0.5f, -1.41421356237309505f, 1, 0}};
+static const float tile_at[4][6] = {
+    {1, 0, 1, 1, 1, 1},
+    {0, 0, 0.70710678118654752f, -0.70710678118654752f, 1.41421356237309505f, -1.41421356237309505f},
+    {0, 0, 0.5f, 0.5f, 2, 2},
+    {0, 1, 0.35355339059327376f, -0.35355339059327376f, 2.8284271247461901f, -2.8284271247461901f}};
 
-/* The sums of channel c at the 16 points of the tile whose first output is (row, column). */
-static void tile_products(const lamina_depthwise *d, int64_t row, int64_t column, int64_t c, float m[16]) {
+/* The sums of channel c at the six points of the tile of rows from `row` on. */
+static void tile_sums(const lamina_depthwise *d, int64_t row, int64_t column, int64_t c, float m[6]) {
   const int64_t block = c / LAMINA_DEPTHWISE_BLOCK;
-  for (int p = 0; p < 16; p++) m[p] = 0;
-  for (int64_t k = 0; k < d->group; k++) {
-    const float *u = d->weights + (block * d->group + k) * 16 * LAMINA_DEPTHWISE_BLOCK + c % LAMINA_DEPTHWISE_BLOCK;
-    float v[16];
-    for (int p = 0; p < 16; p++)
-      v[p] = value(d, row + d->h.first + p / 4, column + d->w.first + p % 4, c / d->group * d->group + k);
-    for (int i = 0; i < 4; i++) input_points(v + i, 4);
-    for (int i = 0; i < 4; i++) input_points(v + 4 * i, 1);
-    for (int p = 0; p < 16; p++) m[p] += v[p] * u[p * LAMINA_DEPTHWISE_BLOCK];
-  }
+  for (int p = 0; p < 6; p++) m[p] = 0;
+  for (int64_t k = 0; k < d->group; k++)
+    for (int t = 0; t < 3; t++) {
+      const int64_t at = (block * d->group + k) * LAMINA_DEPTHWISE_TILE_TAPS;
+      const float *u = d->weights + (at + t) * LAMINA_DEPTHWISE_BLOCK + c % LAMINA_DEPTHWISE_BLOCK;
+      for (int p = 0; p < 6; p++) {
+        float v = 0;
+        for (int i = 0; i < 6; i++)
+          v += tile_bt[p][i] * value(d, row + d->h.first + i, column + d->w.first + t, c / d->group * d->group + k);
+        m[p] += v * u[p * 3 * LAMINA_DEPTHWISE_BLOCK];
+      }
+    }
 }
 
+/* All tiles are of four rows, and the last may hang over. */
 static void winograd(const lamina_depthwise *d, int64_t row0, int64_t row1) {
-  for (int64_t row = row0; row < row1; row += 2)
-    for (int64_t column = 0; column < d->columns; column += 2)
+  for (int64_t row = row0; row < row1; row += 4)
+    for (int64_t column = 0; column < d->columns; column++)
       for (int64_t c = 0; c < d->channels; c++) {
-        float m[16], a[2][4]; /* A^T M */
-        tile_products(d, row, column, c, m);
-        for (int j = 0; j < 4; j++) {
-          a[0][j] = m[j] + m[4 + j] + m[8 + j];
-          a[1][j] = m[4 + j] - m[8 + j] + m[12 + j];
+        float m[6];
+        tile_sums(d, row, column, c, m);
+        for (int64_t r = 0; r < 4 && row + r < row1; r++) {
+          float y = d->bias ? d->bias[c] : 0.0f;
+          for (int p = 0; p < 6; p++) y += tile_at[r][p] * m[p];
+          if (d->add) y += d->add[(row + r) * d->add_row + column * d->add_pixel + c];
+          d->y[(row + r) * d->y_row + column * d->y_pixel + c] = clamp(y, d->lo, d->hi);
         }
-        for (int64_t r = 0; r < 2 && row + r < row1; r++)
-          for (int64_t s = 0; s < 2 && column + s < d->columns; s++) {
-            float y = s ? a[r][1] - a[r][2] + a[r][3] : a[r][0] + a[r][1] + a[r][2];
-            if (d->bias) y += d->bias[c];
-            if (d->add) y += d->add[(row + r) * d->add_row + (column + s) * d->add_pixel + c];
-            d->y[(row + r) * d->y_row + (column + s) * d->y_pixel + c] = clamp(y, d->lo, d->hi);
-          }
       }
+}
+
+static void winograd_weights(const float *taps, float *u) {
+  for (int i = 0; i < 6; i++)
+    for (int t = 0; t < 3 * LAMINA_DEPTHWISE_BLOCK; t++) {
+      const float *from = taps + t;
+      u[i * 3 * LAMINA_DEPTHWISE_BLOCK + t] = tile_g[i][0] * from[0] +
+                                              tile_g[i][1] * from[3 * LAMINA_DEPTHWISE_BLOCK] +
+                                              tile_g[i][2] * from[6 * LAMINA_DEPTHWISE_BLOCK];
+    }
 }
 
 const lamina_depthwise_kernels lamina_generic_depthwise = {
     .forward = forward,
     .grouped = grouped,
     .winograd = winograd,
+    .winograd_weights = winograd_weights,
 };

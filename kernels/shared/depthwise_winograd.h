@@ -1,160 +1,209 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file depthwise_winograd.h
- * A part of depthwise_body.h, which includes it: 3x3 kernels of groups of several channels by Winograd's F(2x2, 3x3).
+ * A part of depthwise_body.h, which includes it: 3x3 kernels of groups of several channels by Winograd's F(4, 3) along the
+ * height; along the width they stay a direct sum. Points and transforms are those of winograd_body.h along one axis.
  *
- * A step takes DW_TILES neighbouring tiles of 2x2 outputs of one vector of channels through all of it in registers, one
- * row of points after the other: the row of B^T x B, its products, of which each takes a permutation that gives every
- * lane one channel of its group, and what the row adds to A^T M A. For each tile and a group of K channels that is 16 K
- * multiply-adds and as many permutations, which go to other ports, 28 additions for the input and 24 for the output, where
- * the direct sum takes 36 K multiply-adds.
+ * A tile is 4 rows (or 3, without the point of infinity) of a strip of one vector of channels:
+ *   1. its 6 rows of x become 6 points, in a buffer;
+ *   2. for each point, or pair of points, the strip's sums over taps and channels of the group stay in registers, as in
+ *      depthwise_ring.h: a value of x, given to every lane of its group, goes to three outputs;
+ *   3. six sums become four outputs.
+ *
+ * So a column of 4 outputs and a group of K channels takes 18 K multiply-adds instead of 36 K, 6 K (9 / 7 of that with the
+ * strip's ends) permutations or, where a group is a vector, broadcasts from memory, and some 24 operations for the
+ * transforms. In two dimensions each product would need a permutation of its own, so that F(2x2, 3x3) with its 16 K is no
+ * faster; F(4x4) is not accurate enough for so few channels.
  */
 #ifndef LAMINA_SHARED_DEPTHWISE_WINOGRAD_H
 #define LAMINA_SHARED_DEPTHWISE_WINOGRAD_H
 
 enum {
-  DW_TILES = VF_REGISTERS >= 32 ? 2 : 1,
-  DW_POINTS = 16,                                /* of a tile */
-  DW_TILE_COLUMNS = 2 * DW_TILES + 2,            /* of x */
-  DW_TILE_FLOATS = DW_TILE_COLUMNS * VF_LEN
+  DW_TILE = 4,   /* rows of y */
+  DW_POINTS = 6, /* in the order 0, infinity, 1 / sqrt(2), -1 / sqrt(2), sqrt(2), -sqrt(2) */
+  DW_TILE_TAPS = LAMINA_DEPTHWISE_TILE_TAPS,
+  DW_AT_ONCE = VF_REGISTERS >= 32 ? 2 : 1, /* points whose sums are in registers */
+  DW_COLUMNS = DW_WIDTH + 2                /* of x */
 };
 
-/* Tiles of one row, one vector of channels. */
-typedef struct depthwise_tiles {
-  const depthwise_strip *s;
-  const float *x; /* row and column 0 of the first tile's input */
-  ptrdiff_t x_row, x_pixel;
-  int64_t row, rows; /* of y; at most two */
-} depthwise_tiles;
+/* A tile of a strip: points of x, and sums for each point. */
+typedef struct depthwise_tile {
+  _Alignas(64) float points[DW_POINTS][DW_COLUMNS][VF_LEN];
+  _Alignas(64) float sums[DW_POINTS][DW_WIDTH][VF_LEN];
+} depthwise_tile;
 
-/* Row i of the points, before the columns. */
-VEC_INLINE vf depthwise_winograd_rows(int i, const float *x, ptrdiff_t row) {
-  if (i == 0) return vf_sub(vf_load(x), vf_load(x + 2 * row));
-  if (i == 1) return vf_add(vf_load(x + row), vf_load(x + 2 * row));
-  if (i == 2) return vf_sub(vf_load(x + 2 * row), vf_load(x + row));
-  return vf_sub(vf_load(x + 3 * row), vf_load(x + row));
+/* The points of a column of x, whose rows are d; without infinity if d[5] is not to be used. */
+VEC_INLINE void depthwise_tile_points(const vf d[6], depthwise_tile *tile, int64_t column) {
+  const vf a = vf_set1(0.70710678118654752f), b = vf_set1(1.41421356237309505f);
+  const vf two = vf_set1(2.0f), half = vf_set1(0.5f), scale = vf_set1(2.5f);
+  const vf even_a = vf_fnma(two, d[2], d[4]), odd_a = vf_fnma(two, d[1], d[3]);
+  const vf even_b = vf_fnma(half, d[2], d[4]), odd_b = vf_fnma(half, d[1], d[3]);
+  vf_store(tile->points[0][column], vf_fnma(scale, d[2], vf_add(d[0], d[4])));
+  vf_store(tile->points[1][column], vf_fnma(scale, d[3], vf_add(d[1], d[5])));
+  vf_store(tile->points[2][column], vf_fma(a, odd_a, even_a));
+  vf_store(tile->points[3][column], vf_fnma(a, odd_a, even_a));
+  vf_store(tile->points[4][column], vf_fma(b, odd_b, even_b));
+  vf_store(tile->points[5][column], vf_fnma(b, odd_b, even_b));
 }
 
-VEC_INLINE void depthwise_winograd_columns(const vf *t, vf v[4]) {
-  v[0] = vf_sub(t[0], t[2]);
-  v[1] = vf_add(t[1], t[2]);
-  v[2] = vf_sub(t[2], t[1]);
-  v[3] = vf_sub(t[3], t[1]);
-}
-
-/* Adds what row i of the products gives to a tile's outputs y[row][column]. */
-VEC_INLINE void depthwise_winograd_add(int i, const vf m[4], vf bias, vf y[2][2]) {
-  const vf even = vf_add(m[1], m[2]), odd = vf_sub(m[1], m[2]);
-  const vf sum[2] = {vf_add(m[0], even), vf_add(odd, m[3])};
-#pragma GCC unroll 2
-  for (int c = 0; c < 2; c++) {
-    if (i < 3) y[0][c] = vf_add(i == 0 ? bias : y[0][c], sum[c]);
-    if (i == 1) y[1][c] = vf_add(bias, sum[c]);
-    if (i == 2) y[1][c] = vf_sub(y[1][c], sum[c]);
-    if (i == 3) y[1][c] = vf_add(y[1][c], sum[c]);
+/* The points of the first `columns` columns, from row `top` of x on, of which `rows` are used. */
+VEC_INLINE void depthwise_tile_input(const depthwise_strip *s, int64_t top, int rows, int64_t columns,
+                                     depthwise_tile *tile) {
+  const lamina_depthwise *d = s->d;
+  const ptrdiff_t row = d->x_row;
+  const int whole = s->lanes == VF_LEN && top >= 0 && top + 6 <= d->h.in;
+  const int64_t ahead = top + 10 <= d->h.in ? row : 0;
+  const float *x = s->x + top * row;
+  for (int64_t j = 0; j < columns; j++, x += d->x_pixel) {
+    vf v[6];
+    if (s->column + j < 0 || s->column + j >= d->w.in) {
+#pragma GCC unroll 6
+      for (int i = 0; i < 6; i++) v[i] = vf_zero();
+    } else if (whole) {
+#pragma GCC unroll 6
+      for (int i = 0; i < 6; i++) v[i] = vf_load(x + i * row);
+#pragma GCC unroll 6
+      for (int i = 6; i < 10; i++) vf_prefetch_l1(x + i * ahead);
+    } else {
+#pragma GCC unroll 6
+      for (int i = 0; i < 6; i++)
+        v[i] = i < rows && top + i >= 0 && top + i < d->h.in
+                   ? depthwise_load(s->lanes < VF_LEN, x + i * row, s->lanes)
+                   : vf_zero();
+    }
+    depthwise_tile_points(v, tile, j);
   }
 }
 
-VEC_INLINE void depthwise_winograd_tiles(int tiles, const depthwise_tiles *at) {
-  const depthwise_strip *s = at->s;
+/* The sums for `count` points from `point` on. `one`: a group is a vector. `whole`: the strip is as wide as can be. */
+VEC_INLINE void depthwise_tile_sums(int one, int whole, int count, int point, const depthwise_strip *s,
+                                    depthwise_tile *tile) {
+  vf acc[DW_AT_ONCE][DW_WIDTH];
+#pragma GCC unroll 16
+  for (int i = 0; i < count * DW_WIDTH; i++) acc[i / DW_WIDTH][i % DW_WIDTH] = vf_zero();
+  const float *u = s->weights + point * 3 * LAMINA_DEPTHWISE_BLOCK;
+  const int columns = s->count + 2;
+  for (int64_t k = 0; k < s->d->group; k++, u += DW_TILE_TAPS * LAMINA_DEPTHWISE_BLOCK) {
+    vf w[DW_AT_ONCE][3];
+#pragma GCC unroll 16
+    for (int i = 0; i < count * 3; i++) w[i / 3][i % 3] = vf_pin(vf_load(u + i * LAMINA_DEPTHWISE_BLOCK));
+    const float *p = tile->points[point][0] + (one ? k : 0);
+#pragma GCC unroll 16
+    for (int j = 0; j < DW_COLUMNS; j++) {
+      if (!whole && j >= columns) break;
+#pragma GCC unroll 16
+      for (int h = 0; h < count; h++) {
+        __asm__ volatile("" : "+r"(p)); /* else the compiler moves loads until registers spill */
+        const float *at = p + (h * DW_COLUMNS + j) * VF_LEN;
+        const vf x = vf_pin(one ? vf_set1(*at) : vf_pick(vf_load(at), s->picks + k * VF_LEN));
+#pragma GCC unroll 16
+        for (int t = 0; t < 3; t++)
+          if (j >= t && j - t < DW_WIDTH) acc[h][j - t] = vf_fma(x, w[h][t], acc[h][j - t]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < count * DW_WIDTH; i++)
+    vf_store(tile->sums[point + i / DW_WIDTH][i % DW_WIDTH], acc[i / DW_WIDTH][i % DW_WIDTH]);
+}
+
+/* Column c of y from row `row` on, `rows` of it. */
+VEC_INLINE void depthwise_tile_output(const depthwise_strip *s, int64_t row, int rows, int c, vf bias,
+                                      const depthwise_tile *tile) {
   const lamina_depthwise *d = s->d;
+  const vf lo = vf_set1(d->lo), hi = vf_set1(d->hi);
+  const float a = 0.70710678118654752f, b = 1.41421356237309505f;
+  vf m[DW_POINTS], y[DW_TILE];
+#pragma GCC unroll 6
+  for (int i = 0; i < DW_POINTS; i++) m[i] = vf_load(tile->sums[i][c]);
+  const vf even_a = vf_add(m[2], m[3]), odd_a = vf_sub(m[2], m[3]);
+  const vf even_b = vf_add(m[4], m[5]), odd_b = vf_sub(m[4], m[5]);
+  y[0] = vf_add(m[0], vf_add(even_a, even_b));
+  y[1] = vf_mul(vf_set1(a), vf_add(odd_a, vf_add(odd_b, odd_b)));
+  y[2] = vf_fma(vf_set1(0.5f), even_a, vf_add(even_b, even_b));
+  y[3] = vf_fma(vf_set1(a / 2), odd_a, vf_fma(vf_set1(2 * b), odd_b, m[1]));
+  const int masked = s->lanes < VF_LEN;
+  const float *add = s->add ? s->add + row * d->add_row + c * d->add_pixel : NULL;
+  float *to = s->y + row * d->y_row + c * d->y_pixel;
+#pragma GCC unroll 4
+  for (int r = 0; r < DW_TILE; r++) {
+    if (r >= rows) break;
+    vf v = vf_add(y[r], bias);
+    if (add) v = vf_add(v, depthwise_load(masked, add + r * d->add_row, s->lanes));
+    v = vf_min(hi, vf_max(lo, v));
+    if (masked)
+      vf_store_n(to + r * d->y_row, v, s->lanes);
+    else
+      vf_store(to + r * d->y_row, v);
+  }
+}
+
+/* Down the rows: tiles of four first, then of three, the last of which may hang over. */
+VEC_INLINE void depthwise_tiles(int one, int whole, const depthwise_strip *s, int64_t row0, int64_t row1) {
   const vf bias = vf_load(s->bias);
-  vf y[DW_TILES][2][2];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    vf t[DW_TILE_COLUMNS], v[DW_TILES][4], m[DW_TILES][4];
+  const int64_t tiles = (row1 - row0 + DW_TILE - 1) / DW_TILE;
+  int64_t fours = row1 - row0 - tiles * (DW_TILE - 1), rows = DW_TILE;
+  depthwise_tile tile;
 #pragma GCC unroll 16
-    for (int j = 0; j < 2 * tiles + 2; j++) t[j] = depthwise_winograd_rows(i, at->x + j * at->x_pixel, at->x_row);
-#pragma GCC unroll 4
-    for (int a = 0; a < tiles; a++) depthwise_winograd_columns(t + 2 * a, v[a]);
-#pragma GCC unroll 16
-    for (int p = 0; p < 4 * tiles; p++) m[p / 4][p % 4] = vf_zero();
-    const float *u = s->weights + i * 4 * LAMINA_DEPTHWISE_BLOCK;
-    const int32_t *picks = s->picks, *end = picks + d->group * VF_LEN;
-    for (; picks < end; picks += VF_LEN, u += DW_POINTS * LAMINA_DEPTHWISE_BLOCK) {
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; j++) {
-        const vf uv = vf_load(u + j * LAMINA_DEPTHWISE_BLOCK);
-#pragma GCC unroll 4
-        for (int a = 0; a < tiles; a++) m[a][j] = vf_fma(vf_pick(v[a][j], picks), uv, m[a][j]);
-      }
-    }
-#pragma GCC unroll 4
-    for (int a = 0; a < tiles; a++) depthwise_winograd_add(i, m[a], bias, y[a]);
-  }
-  depthwise_strip out = *s;
-#pragma GCC unroll 2
-  for (int r = 0; r < 2; r++) {
-    if (r >= at->rows) break;
-    vf acc[2 * DW_TILES];
-#pragma GCC unroll 4
-    for (int a = 0; a < tiles; a++) acc[2 * a] = y[a][r][0], acc[2 * a + 1] = y[a][r][1];
-    depthwise_store(s->lanes < VF_LEN, 2 * tiles, &out, at->row + r, acc);
+  for (int i = 0; i < DW_WIDTH; i++) vf_store(tile.sums[1][i], vf_zero());
+  for (int64_t row = row0; row < row1; row += rows) {
+    rows = fours-- > 0 ? DW_TILE : DW_TILE - 1;
+    depthwise_tile_input(s, row + s->d->h.first, (int)rows + 2, s->count + 2, &tile);
+    if (DW_AT_ONCE == 2 && rows == DW_TILE)
+      depthwise_tile_sums(one, whole, DW_AT_ONCE, 0, s, &tile);
+    else
+      for (int p = 0; p < (rows == DW_TILE ? 2 : 1); p++) depthwise_tile_sums(one, whole, 1, p, s, &tile);
+    for (int p = 2; p < DW_POINTS; p += DW_AT_ONCE) depthwise_tile_sums(one, whole, DW_AT_ONCE, p, s, &tile);
+    const int last = (int)(row1 - row < rows ? row1 - row : rows);
+    for (int c = 0; c < s->count; c++) depthwise_tile_output(s, row, last, c, bias, &tile);
   }
 }
 
-/* The input of tiles that are not wholly inside of the image, or of some lanes only: zeros outside. */
-static void depthwise_winograd_copy(const depthwise_tiles *at, int64_t row, int columns, float *copy) {
-  const depthwise_strip *s = at->s;
-  const lamina_depthwise *d = s->d;
-  for (int i = 0; i < 4; i++)
-    for (int j = 0; j < columns; j++) {
-      const int64_t column = s->column + j;
-      const int inside = row + i >= 0 && row + i < d->h.in && column >= 0 && column < d->w.in;
-      float *to = copy + i * DW_TILE_FLOATS + j * VF_LEN;
-      if (!inside) vf_store(to, vf_zero());
-      else vf_store(to, depthwise_load(s->lanes < VF_LEN, at->x + i * at->x_row + j * at->x_pixel, s->lanes));
-    }
-}
-
-/* Down the rows. */
-VEC_INLINE void depthwise_winograd_strip(int tiles, const depthwise_strip *s, int64_t row0, int64_t row1) {
-  const lamina_depthwise *d = s->d;
-  const int columns = 2 * tiles + 2;
-  const int whole = s->lanes == VF_LEN && s->column >= 0 && s->column + columns <= d->w.in;
-  _Alignas(64) float copy[4 * DW_TILE_FLOATS];
-  for (int64_t row = row0; row < row1; row += 2) {
-    const int64_t top = row + d->h.first;
-    depthwise_tiles at = {.s = s, .x = s->x + top * d->x_row, .x_row = d->x_row, .x_pixel = d->x_pixel, .row = row};
-    at.rows = row1 - row < 2 ? 1 : 2;
-    if (whole && top >= 0 && top + 6 <= d->h.in)
-      for (int j = 0; j < columns; j++) {
-        vf_prefetch_l1(at.x + 4 * d->x_row + j * d->x_pixel);
-        vf_prefetch_l1(at.x + 5 * d->x_row + j * d->x_pixel);
-      }
-    if (!whole || top < 0 || top + 4 > d->h.in) {
-      depthwise_winograd_copy(&at, top, columns, copy);
-      at.x = copy;
-      at.x_row = DW_TILE_FLOATS;
-      at.x_pixel = VF_LEN;
-    }
-    depthwise_winograd_tiles(tiles, &at);
+#define DEPTHWISE_TILES(NAME, ONE)                                                                                     \
+  static __attribute__((noinline)) void NAME##_whole(const depthwise_strip *s, int64_t row0, int64_t row1) {           \
+    depthwise_tiles(ONE, 1, s, row0, row1);                                                                            \
+  }                                                                                                                    \
+  static __attribute__((noinline)) void NAME##_short(const depthwise_strip *s, int64_t row0, int64_t row1) {           \
+    depthwise_tiles(ONE, 0, s, row0, row1);                                                                            \
   }
-}
-
-static __attribute__((noinline)) void depthwise_winograd_wide(const depthwise_strip *s, int64_t row0, int64_t row1) {
-  depthwise_winograd_strip(DW_TILES, s, row0, row1);
-}
-static __attribute__((noinline)) void depthwise_winograd_narrow(const depthwise_strip *s, int64_t row0, int64_t row1) {
-  depthwise_winograd_strip(1, s, row0, row1);
-}
+DEPTHWISE_TILES(depthwise_tiles_groups, 0)
+DEPTHWISE_TILES(depthwise_tiles_one, 1)
 
 static void depthwise_winograd(const lamina_depthwise *d, int64_t row0, int64_t row1) {
   int32_t picks[LAMINA_DEPTHWISE_BLOCK * LAMINA_DEPTHWISE_BLOCK];
   depthwise_picks(d, picks);
-  for (int64_t q = 0; q < d->columns;) {
-    const int64_t left = d->columns - q;
-    const int count = (int)(left < 2 * DW_TILES ? left : 2 * DW_TILES);
+  const int64_t strips = (d->columns + DW_WIDTH - 1) / DW_WIDTH;
+  int64_t q = 0;
+  for (int64_t strip = 0; strip < strips; strip++) {
+    const int count = (int)((d->columns - q + strips - strip - 1) / (strips - strip));
     for (int64_t c = 0; c < d->channels; c += LAMINA_DEPTHWISE_BLOCK) {
       depthwise_strip s[DW_LINE_VECTORS];
       int used;
-      depthwise_line(d, c, q, count, DW_POINTS, picks, s, &used);
+      depthwise_line(d, c, q, count, DW_TILE_TAPS, picks, s, &used);
       for (int v = 0; v < used; v++)
-        if (count <= 2) depthwise_winograd_narrow(s + v, row0, row1);
-        else depthwise_winograd_wide(s + v, row0, row1);
+        if (d->group == VF_LEN)
+          (count == DW_WIDTH ? depthwise_tiles_one_whole : depthwise_tiles_one_short)(s + v, row0, row1);
+        else
+          (count == DW_WIDTH ? depthwise_tiles_groups_whole : depthwise_tiles_groups_short)(s + v, row0, row1);
     }
     q += count;
   }
+}
+
+static void depthwise_winograd_weights(const float *taps, float *u) {
+  static const float points[DW_POINTS][3] = {{1, 0, 0},
+                                             {0, 0, 1},
+                                             {-0.66666666666666667f, -0.47140452079103168f, -0.33333333333333333f},
+                                             {-0.66666666666666667f, 0.47140452079103168f, -0.33333333333333333f},
+                                             {0.16666666666666667f, 0.23570226039551584f, 0.33333333333333333f},
+                                             {0.16666666666666667f, -0.23570226039551584f, 0.33333333333333333f}};
+  for (int i = 0; i < DW_POINTS; i++)
+    for (int t = 0; t < 3 * LAMINA_DEPTHWISE_BLOCK; t += VF_LEN) {
+      vf sum = vf_mul(vf_set1(points[i][2]), vf_load(taps + 6 * LAMINA_DEPTHWISE_BLOCK + t));
+      sum = vf_fma(vf_set1(points[i][1]), vf_load(taps + 3 * LAMINA_DEPTHWISE_BLOCK + t), sum);
+      sum = vf_fma(vf_set1(points[i][0]), vf_load(taps + t), sum);
+      vf_store(u + i * 3 * LAMINA_DEPTHWISE_BLOCK + t, sum);
+    }
 }
 
 #endif

@@ -107,7 +107,7 @@ lamina_status lamina_conv_describe(const lamina_node *node, conv_shape *s) {
   s->kernels = layer_kernels(node, &status);
   if (status) return status;
   s->form = form_of(s->kernels, node->kernel ? node->kernel->variant : DIRECT);
-  s->tiled = s->form == &s->kernels->winograd->f2 && lamina_conv_depthwise_tiles(s);
+  s->tiled = s->form == &s->kernels->winograd->f4 && lamina_conv_depthwise_tiles(s);
   if (s->tiled) s->form = NULL; /* nor for the gradients */
   if (!s->form) s->depthwise |= lamina_conv_depthwise_groups(s);
   s->bias = s->depthwise ? (size_t)lamina_conv_depthwise_floats(s) : packed_floats(s, s->in, s->out);
@@ -166,7 +166,7 @@ static lamina_status infer(lamina_node *node) {
 
 static const char *algorithm(const conv_shape *s) {
   if (s->form) return s->form->outputs == 4 ? "winograd F(4x4)" : "winograd F(2x2)";
-  if (s->tiled) return "grouped winograd F(2x2)";
+  if (s->tiled) return "grouped winograd F(4x1)";
   if (s->depthwise && s->in > 1)
     return s->in == 2   ? "grouped 2x2, 3x3"
            : s->in == 4 ? "grouped 4x4, 3x3"

@@ -12,7 +12,7 @@
 
 enum {
   BLOCK = LAMINA_DEPTHWISE_BLOCK,
-  POINTS = 16, /* of a tile of F(2x2, 3x3) */
+  TILE = 4, /* rows of Winograd's */
   MAX_BLOCKS = 64, /* of the weight gradient's sum */
   MAX_TASKS = 64,
   COPY_CHANNELS = 64, /* of a task that repeats channels */
@@ -21,7 +21,7 @@ enum {
 };
 
 static int64_t taps_of(const conv_shape *s) { return s->h.kernel * s->w.kernel; }
-static int64_t weights_of(const conv_shape *s) { return s->tiled ? POINTS : taps_of(s); } /* for a pair of channels */
+static int64_t weights_of(const conv_shape *s) { return s->tiled ? LAMINA_DEPTHWISE_TILE_TAPS : taps_of(s); } /* for a pair of channels */
 static int64_t rows_of(const conv_shape *s) { return s->images * s->h.out; }
 static int64_t blocks_of(const conv_shape *s) { return layer_min(rows_of(s), MAX_BLOCKS); }
 static int64_t partial_floats(const conv_shape *s) { return round_up(taps_of(s) * s->groups, CONV_LINE); }
@@ -59,7 +59,7 @@ static depthwise_job cut_up(const conv_shape *s, const correlation *c) {
     j.copy_floats = round_up(j.copy_floats, CONV_LINE);
   }
   j.rows_block = layer_ceil_div(j.rows, blocks);
-  if (s->tiled) j.rows_block = round_up(j.rows_block, 2);
+  if (s->tiled) j.rows_block = round_up(j.rows_block, TILE);
   j.row_blocks = layer_ceil_div(j.rows, j.rows_block);
   return j;
 }
@@ -93,10 +93,10 @@ static void pack_phase(const conv_shape *s, const conv_axis *h, const conv_axis 
 
 /* Transforms the nine taps of each block of channels, which stand where the points will. */
 static void pack_tiles(const conv_shape *s, float *packed) {
-  for (int64_t i = 0; i < s->in * layer_ceil_div(s->groups * s->out, BLOCK); i++, packed += POINTS * BLOCK) {
+  for (int64_t i = 0; i < s->in * layer_ceil_div(s->groups * s->out, BLOCK); i++, packed += weights_of(s) * BLOCK) {
     float taps[9 * BLOCK];
     memcpy(taps, packed, sizeof taps);
-    s->kernels->winograd->f2.weights(BLOCK, taps, BLOCK, packed, BLOCK);
+    s->kernels->depthwise->winograd_weights(taps, packed);
   }
 }
 
@@ -138,11 +138,11 @@ int lamina_conv_depthwise_tiles(const conv_shape *s) {
   return lamina_conv_depthwise_groups(s) && s->h.stride == 1;
 }
 
-/* In vector operations of the two, which go to the same ports. */
 double lamina_conv_depthwise_tiled_cost(const conv_shape *s) {
-  enum { TRANSFORMS = 52 };
-  const double tiles = (double)(layer_ceil_div(s->h.out, 2) * layer_ceil_div(s->w.out, 2)), in = (double)s->in;
-  return tiles * (2 * POINTS * in + TRANSFORMS) / ((double)(s->h.out * s->w.out) * 18 * in);
+  /* Vector operations of the transforms of a column of a tile: loads, stores and sums. */
+  enum { TRANSFORMS = 40 };
+  const double tiles = (double)layer_ceil_div(s->h.out, TILE), in = (double)s->in;
+  return tiles * (18 * in + TRANSFORMS) / ((double)s->h.out * 9 * in);
 }
 
 /* Rows r0 .. r1 of x, channels first .. first + count of the output, each one that of its group's input. */
@@ -217,7 +217,7 @@ static void run_task(void *arg, int64_t index, int thread) {
     for (int64_t k = 0; k < c->phases_w; k++) {
       const conv_axis h = lamina_conv_axis(&s->h, c->backward, i), w = lamina_conv_axis(&s->w, c->backward, k);
       const float *weights = d.weights;
-      d.weights += c0 * (s->tiled ? POINTS : h.taps * w.taps) * s->in;
+      d.weights += c0 * (s->tiled ? weights_of(s) : h.taps * w.taps) * s->in;
       run_phase(j, &d, &h, &w, row0, row1);
       d.weights = weights + h.taps * w.taps * s->in * round_up(j->channels, BLOCK);
     }
