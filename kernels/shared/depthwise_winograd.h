@@ -63,7 +63,7 @@ VEC_INLINE void depthwise_tile_input(const depthwise_strip *s, int64_t top, int 
 #pragma GCC unroll 6
       for (int i = 0; i < 6; i++) v[i] = vf_load(x + i * row);
 #pragma GCC unroll 6
-      for (int i = 6; i < 10; i++) vf_prefetch_l1(x + i * ahead);
+      for (int i = 6; i < 10; i++) vf_prefetch_l2(x + i * ahead);
     } else {
 #pragma GCC unroll 6
       for (int i = 0; i < 6; i++)

@@ -17,6 +17,7 @@ enum {
   MAX_TASKS = 64,
   COPY_CHANNELS = 64, /* of a task that repeats channels */
   TASK_FMAS = 1 << 18,
+  GROUPED_TASK_FMAS = 1 << 20, /* which start slowly: nothing of their first rows has been prefetched */
   MIN_ROWS = 4 /* of a task: each one reads again what lies above and below */
 };
 
@@ -41,7 +42,8 @@ static depthwise_job cut_up(const conv_shape *s, const correlation *c) {
   const int64_t lines = layer_ceil_div(j.channels, BLOCK), grid_h = c->backward ? s->h.in : s->h.out;
   j.rows = layer_ceil_div(grid_h, c->backward ? s->h.stride : 1);
   const double fmas = (double)(s->images * j.channels * taps_of(s) * s->in) * (double)(s->h.out * s->w.out);
-  const int64_t wanted = fmas >= (double)MAX_TASKS * TASK_FMAS ? MAX_TASKS : layer_max((int64_t)(fmas / TASK_FMAS), 1);
+  const double task = s->in > 1 ? GROUPED_TASK_FMAS : TASK_FMAS;
+  const int64_t wanted = fmas >= MAX_TASKS * task ? MAX_TASKS : layer_max((int64_t)(fmas / task), 1);
   const int copies = s->in == 1 && s->out > 1 && !c->backward;
   int64_t blocks = layer_min(layer_ceil_div(wanted, s->images), lines);
   j.channels_block = layer_ceil_div(lines, blocks) * BLOCK;
