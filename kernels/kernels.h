@@ -276,10 +276,10 @@ typedef struct lamina_depthwise_kernels {
   void (*forward)(const lamina_depthwise *d, int64_t row0, int64_t row1); /* rows row0 .. row1 of y */
   int (*grouped)(const lamina_depthwise *d); /* whether forward can do this, from group, h and w */
   /* forward by Winograd's F(4, 3) along the height (points as in lamina_winograd_form), for what grouped() allows with a
-     stride of 1. Weights lie in (block, channel of the group, 6 points, 3 columns, 16), for which winograd_weights
-     transforms the nine taps of a block and a channel: u may not be taps. Tiles begin at row0. */
+     stride of 1. Its weights are, for each block, group * 18 * 16 floats in an order of its own, into which
+     winograd_weights transforms those of forward. Tiles begin at row0. */
   void (*winograd)(const lamina_depthwise *d, int64_t row0, int64_t row1);
-  void (*winograd_weights)(const float *taps, float *u);
+  void (*winograd_weights)(int64_t group, const float *taps, float *u); /* of one block */
 } lamina_depthwise_kernels;
 /*
  * Winograd's minimal filtering F(m x m, 3 x 3) (Lavin and Gray 2015): y = A^T ((G g G^T) . (B^T d B)) A for tiles of m x m

@@ -95,14 +95,12 @@ static void winograd(const lamina_depthwise *d, int64_t row0, int64_t row1) {
       }
 }
 
-static void winograd_weights(const float *taps, float *u) {
-  for (int i = 0; i < 6; i++)
-    for (int t = 0; t < 3 * LAMINA_DEPTHWISE_BLOCK; t++) {
-      const float *from = taps + t;
-      u[i * 3 * LAMINA_DEPTHWISE_BLOCK + t] = tile_g[i][0] * from[0] +
-                                              tile_g[i][1] * from[3 * LAMINA_DEPTHWISE_BLOCK] +
-                                              tile_g[i][2] * from[6 * LAMINA_DEPTHWISE_BLOCK];
-    }
+static void winograd_weights(int64_t group, const float *taps, float *u) {
+  for (int64_t k = 0; k < group; k++, taps += 9 * LAMINA_DEPTHWISE_BLOCK)
+    for (int i = 0; i < 6; i++)
+      for (int t = 0; t < 3 * LAMINA_DEPTHWISE_BLOCK; t++)
+        *u++ = tile_g[i][0] * taps[t] + tile_g[i][1] * taps[3 * LAMINA_DEPTHWISE_BLOCK + t] +
+               tile_g[i][2] * taps[6 * LAMINA_DEPTHWISE_BLOCK + t];
 }
 
 const lamina_depthwise_kernels lamina_generic_depthwise = {

@@ -85,7 +85,7 @@ static void pack_phase(const conv_shape *s, const conv_axis *h, const conv_axis 
   const int64_t taps = h->taps * w->taps, channels = s->groups * s->out;
   for (int64_t i = 0; i < channels * s->in; i++) { /* output channel c, input channel k of its group */
     const int64_t c = i / s->in, k = i % s->in;
-    float *to = packed + (c / BLOCK * s->in + k) * weights_of(s) * BLOCK + c % BLOCK;
+    float *to = packed + (c / BLOCK * s->in * weights_of(s) + k * taps) * BLOCK + c % BLOCK;
     for (int64_t t = 0; t < taps; t++) {
       const int64_t kh = h->k_first + t / w->taps * h->k_step, kw = w->k_first + t % w->taps * w->k_step;
       to[t * BLOCK] = weight[(i * s->h.kernel + kh) * s->w.kernel + kw] * (scale ? scale[c] : 1.0f);
@@ -93,12 +93,13 @@ static void pack_phase(const conv_shape *s, const conv_axis *h, const conv_axis 
   }
 }
 
-/* Transforms the nine taps of each block of channels, which stand where the points will. */
+/* Transforms the taps of each block of channels, which stand where the points will. */
 static void pack_tiles(const conv_shape *s, float *packed) {
-  for (int64_t i = 0; i < s->in * layer_ceil_div(s->groups * s->out, BLOCK); i++, packed += weights_of(s) * BLOCK) {
-    float taps[9 * BLOCK];
-    memcpy(taps, packed, sizeof taps);
-    s->kernels->depthwise->winograd_weights(taps, packed);
+  float taps[9 * BLOCK * BLOCK];
+  const int64_t blocks = layer_ceil_div(s->groups * s->out, BLOCK);
+  for (int64_t i = 0; i < blocks; i++, packed += s->in * weights_of(s) * BLOCK) {
+    memcpy(taps, packed, (size_t)(s->in * 9 * BLOCK) * sizeof *taps);
+    s->kernels->depthwise->winograd_weights(s->in, taps, packed);
   }
 }
 
