@@ -275,8 +275,8 @@ typedef struct lamina_depthwise {
 typedef struct lamina_depthwise_kernels {
   void (*forward)(const lamina_depthwise *d, int64_t row0, int64_t row1); /* rows row0 .. row1 of y */
   int (*grouped)(const lamina_depthwise *d); /* whether forward can do this, from group, h and w */
-  /* forward by Winograd's F(4, 3) along the height (points as in lamina_winograd_form), for what grouped() allows with a
-     stride of 1. Its weights are, for each block, group * 18 * 16 floats in an order of its own, into which
+  /* forward by Winograd's F(4, 3) along the height (points as in lamina_winograd_form), for what grouped() allows of
+     3x3 taps with strides and steps of 1. Its weights are, for each block, group * 18 * 16 floats in an order of its own, into which
      winograd_weights transforms those of forward. Tiles begin at row0. */
   void (*winograd)(const lamina_depthwise *d, int64_t row0, int64_t row1);
   void (*winograd_weights)(int64_t group, const float *taps, float *u); /* of one block */

@@ -85,7 +85,7 @@ static void pack_phase(const conv_shape *s, const conv_axis *h, const conv_axis 
   const int64_t taps = h->taps * w->taps, channels = s->groups * s->out;
   for (int64_t i = 0; i < channels * s->in; i++) { /* output channel c, input channel k of its group */
     const int64_t c = i / s->in, k = i % s->in;
-    float *to = packed + (c / BLOCK * s->in * weights_of(s) + k * taps) * BLOCK + c % BLOCK;
+    float *to = packed + (c / BLOCK * s->in * (s->tiled ? weights_of(s) : taps) + k * taps) * BLOCK + c % BLOCK;
     for (int64_t t = 0; t < taps; t++) {
       const int64_t kh = h->k_first + t / w->taps * h->k_step, kw = w->k_first + t % w->taps * w->k_step;
       to[t * BLOCK] = weight[(i * s->h.kernel + kh) * s->w.kernel + kw] * (scale ? scale[c] : 1.0f);
@@ -138,7 +138,8 @@ int lamina_conv_depthwise_groups(const conv_shape *s) {
 }
 
 int lamina_conv_depthwise_tiles(const conv_shape *s) {
-  return lamina_conv_depthwise_groups(s) && s->h.stride == 1;
+  return s->h.kernel == 3 && s->w.kernel == 3 && s->h.stride == 1 && s->w.stride == 1 && s->h.dilation == 1 &&
+         s->w.dilation == 1 && lamina_conv_depthwise_groups(s);
 }
 
 double lamina_conv_depthwise_tiled_cost(const conv_shape *s) {
