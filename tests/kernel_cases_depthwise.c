@@ -92,20 +92,21 @@ static double reference(const lamina_depthwise *d, int64_t row, int64_t column, 
   return sum;
 }
 
-static void check_depthwise(const lamina_kernels *kernels, depthwise_case *k, int number) {
+/* y against the sum in double; errors are measured by `scale`, or by the magnitudes of what is added up if that is 0. */
+static void check_outputs(const lamina_kernels *kernels, const depthwise_case *k, const matrix *before, double scale,
+                          int number) {
   const lamina_depthwise *d = &k->d;
-  matrix before = matrix_copy(&k->y, GUARD_END);
-  kernels->depthwise->forward(d, k->row0, k->row1);
   for (int64_t row = 0; row < k->rows; row++)
     for (int64_t column = 0; column < d->columns; column++)
       for (int64_t c = 0; c < d->channels; c++) {
         const int64_t at = (row * d->columns + column) * k->y.ld + c;
-        double size = 0, want = (double)before.data[at];
+        double size = 0, want = (double)before->data[at];
         if (row >= k->row0 && row < k->row1) {
           want = reference(d, row, column, c, &size);
-          const double add = d->add == d->y ? (double)before.data[at] : (double)k->add.data[at];
+          const double add = d->add == d->y ? (double)before->data[at] : (double)k->add.data[at];
           if (d->add) want += add, size += fabs(add);
           want = fmin(fmax(want, (double)d->lo), (double)d->hi);
+          if (scale > 0) size = scale;
         }
         const int64_t terms = d->group * d->h.taps * d->w.taps + 3;
         assert_close(d->y[at], want, (double)terms * ROUNDING * size,
@@ -113,6 +114,12 @@ static void check_depthwise(const lamina_kernels *kernels, depthwise_case *k, in
                      (long long)d->h.taps, (long long)d->w.taps, (long long)row, (long long)column, (long long)c,
                      (long long)d->channels);
       }
+}
+
+static void check_depthwise(const lamina_kernels *kernels, depthwise_case *k, int number) {
+  matrix before = matrix_copy(&k->y, GUARD_END);
+  kernels->depthwise->forward(&k->d, k->row0, k->row1);
+  check_outputs(kernels, k, &before, 0, number);
   matrix_free(&before, "a copy");
 }
 
@@ -122,6 +129,37 @@ START_TEST(depthwise_of_every_kind_equals_double) {
     depthwise_case k;
     depthwise_new(kernel_tables[_i], &k, &r, i % 2 ? GUARD_START : GUARD_END);
     check_depthwise(kernel_tables[_i], &k, i);
+    depthwise_free(&k);
+  }
+}
+END_TEST
+
+/* Groups by Winograd's algorithm, in tiles from row0 on. All numbers of a tile are rounded together, those that an output
+   does not depend on too, so that errors are measured by sums of a whole tile: 9 * group products below 1. */
+START_TEST(groups_by_winograd_equal_double) {
+  const lamina_kernels *kernels = kernel_tables[_i];
+  test_random r = test_random_for("depthwise winograd");
+  for (int i = 0, done = 0; done < 150 && i < 5000; i++) {
+    depthwise_case k;
+    const guard_side side = i % 2 ? GUARD_START : GUARD_END;
+    depthwise_new(kernels, &k, &r, side);
+    lamina_depthwise *d = &k.d;
+    const int taps = d->h.taps == 3 && d->w.taps == 3 && d->h.step == 1 && d->w.step == 1;
+    if (d->group > 1 && taps && d->h.stride == 1 && d->w.stride == 1) {
+      const int64_t block = d->group * 9 * 16, transformed = d->group * 18 * 16, blocks = (d->channels + 15) / 16;
+      guarded u = guarded_new(blocks * transformed, side);
+      for (int64_t b = 0; b < blocks; b++)
+        kernels->depthwise->winograd_weights(d->group, d->weights + b * block, u.data + b * transformed);
+      matrix before = matrix_copy(&k.y, GUARD_END);
+      const float *weights = d->weights;
+      d->weights = u.data;
+      kernels->depthwise->winograd(d, k.row0, k.row1);
+      d->weights = weights;
+      check_outputs(kernels, &k, &before, 9.0 * (double)d->group * 8, i);
+      matrix_free(&before, "a copy");
+      test_that(guarded_free(&u), "wrote to the transformed weights' surroundings");
+      done++;
+    }
     depthwise_free(&k);
   }
 }
@@ -278,6 +316,7 @@ END_TEST
 
 void add_depthwise_tests(TCase *tcase) {
   tcase_add_loop_test(tcase, depthwise_of_every_kind_equals_double, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, groups_by_winograd_equal_double, 0, kernel_table_count);
   tcase_add_loop_test(tcase, depthwise_equals_double_where_x_and_y_share_cache_sets, 0, kernel_table_count);
   tcase_add_loop_test(tcase, depthwise_keeps_nan_where_it_belongs, 0, kernel_table_count);
   tcase_add_loop_test(tcase, depthwise_weights_of_every_kind_equal_double, 0, kernel_table_count);

@@ -10,4 +10,6 @@ const lamina_depthwise_kernels lamina_avx2_depthwise = {
     .forward = depthwise_forward,
     .grouped = depthwise_grouped,
     .backward_weights = depthwise_backward_weights,
+    .winograd = depthwise_winograd,
+    .winograd_weights = depthwise_winograd_weights,
 };

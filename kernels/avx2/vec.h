@@ -98,6 +98,13 @@ static inline vf vf_pick(vf a, const int32_t *lanes) {
   return _mm256_permutevar8x32_ps(a, _mm256_loadu_si256((const __m256i *)(const void *)lanes));
 }
 
+/* p[0 .. n) again and again, for n = 1, 2 or 4; nothing else is read. */
+static inline vf vf_repeat(const float *p, int n) {
+  if (n == 1) return _mm256_set1_ps(*p);
+  if (n == 2) return _mm256_castpd_ps(_mm256_broadcastsd_pd(_mm_castsi128_pd(_mm_loadl_epi64((const __m128i *)(const void *)p))));
+  return _mm256_broadcast_ps((const __m128 *)(const void *)p);
+}
+
 /* The same value, which the compiler holds to be new: it stays in its register instead of being loaded for each use. */
 static inline vf vf_pin(vf a) {
   __asm__("" : "+x"(a));

@@ -92,6 +92,13 @@ static inline vf vf_pick(vf a, const int32_t *lanes) {
   return _mm512_permutexvar_ps(_mm512_loadu_si512(lanes), a);
 }
 
+/* p[0 .. n) again and again, for n = 1, 2, 4 or 8; nothing else is read. */
+static inline vf vf_repeat(const float *p, int n) {
+  if (n == 1) return _mm512_set1_ps(*p);
+  if (n == 2) return _mm512_castpd_ps(_mm512_broadcastsd_pd(_mm_castsi128_pd(_mm_loadl_epi64((const __m128i *)(const void *)p))));
+  return n == 4 ? _mm512_broadcast_f32x4(_mm_loadu_ps(p)) : _mm512_broadcast_f32x8(_mm256_loadu_ps(p));
+}
+
 /* The same value, which the compiler holds to be new: it stays in its register instead of being loaded for each use. */
 static inline vf vf_pin(vf a) {
   __asm__("" : "+v"(a));

@@ -64,8 +64,76 @@ static void backward_weights(const lamina_depthwise_weights *d, int64_t row0, in
     }
 }
 
+/* x of channel c in row and column, zero outside of the image. */
+static float value(const lamina_depthwise *d, int64_t row, int64_t column, int64_t c) {
+  if (row < 0 || row >= d->h.in || column < 0 || column >= d->w.in) return 0;
+  return d->x[row * d->x_row + column * d->x_pixel + c];
+}
+
+/* Points of F(4, 3) in the order 0, infinity, 1 / sqrt(2), -1 / sqrt(2), sqrt(2), -sqrt(2). */
+static const float tile_g[6][3] = {{1, 0, 0},
+                                   {0, 0, 1},
+                                   {-0.66666666666666667f, -0.47140452079103168f, -0.33333333333333333f},
+                                   {-0.66666666666666667f, 0.47140452079103168f, -0.33333333333333333f},
+                                   {0.16666666666666667f, 0.23570226039551584f, 0.33333333333333333f},
+                                   {0.16666666666666667f, -0.23570226039551584f, 0.33333333333333333f}};
+static const float tile_bt[6][6] = {{1, 0, -2.5f, 0, 1, 0},
+                                    {0, 1, 0, -2.5f, 0, 1},
+                                    {0, -1.41421356237309505f, -2, 0.70710678118654752f, 1, 0},
+                                    {0, 1.41421356237309505f, -2, -0.70710678118654752f, 1, 0},
+                                    {0, -0.70710678118654752f, -0.5f, 1.41421356237309505f, 1, 0},
+                                    {0, 0.70710678118654752f, -0.5f, -1.41421356237309505f, 1, 0}};
+static const float tile_at[4][6] = {
+    {1, 0, 1, 1, 1, 1},
+    {0, 0, 0.70710678118654752f, -0.70710678118654752f, 1.41421356237309505f, -1.41421356237309505f},
+    {0, 0, 0.5f, 0.5f, 2, 2},
+    {0, 1, 0.35355339059327376f, -0.35355339059327376f, 2.8284271247461901f, -2.8284271247461901f}};
+
+/* The sums of channel c at the six points of the tile of rows from `row` on. */
+static void tile_sums(const lamina_depthwise *d, int64_t row, int64_t column, int64_t c, float m[6]) {
+  const int64_t block = c / LAMINA_DEPTHWISE_BLOCK;
+  for (int p = 0; p < 6; p++) m[p] = 0;
+  for (int64_t k = 0; k < d->group; k++)
+    for (int t = 0; t < 3; t++) {
+      const int64_t at = (block * d->group + k) * LAMINA_DEPTHWISE_TILE_TAPS;
+      const float *u = d->weights + (at + t) * LAMINA_DEPTHWISE_BLOCK + c % LAMINA_DEPTHWISE_BLOCK;
+      for (int p = 0; p < 6; p++) {
+        float v = 0;
+        for (int i = 0; i < 6; i++)
+          v += tile_bt[p][i] * value(d, row + d->h.first + i, column + d->w.first + t, c / d->group * d->group + k);
+        m[p] += v * u[p * 3 * LAMINA_DEPTHWISE_BLOCK];
+      }
+    }
+}
+
+/* All tiles are of four rows, and the last may hang over. */
+static void winograd(const lamina_depthwise *d, int64_t row0, int64_t row1) {
+  for (int64_t row = row0; row < row1; row += 4)
+    for (int64_t column = 0; column < d->columns; column++)
+      for (int64_t c = 0; c < d->channels; c++) {
+        float m[6];
+        tile_sums(d, row, column, c, m);
+        for (int64_t r = 0; r < 4 && row + r < row1; r++) {
+          float y = d->bias ? d->bias[c] : 0.0f;
+          for (int p = 0; p < 6; p++) y += tile_at[r][p] * m[p];
+          if (d->add) y += d->add[(row + r) * d->add_row + column * d->add_pixel + c];
+          d->y[(row + r) * d->y_row + column * d->y_pixel + c] = clamp(y, d->lo, d->hi);
+        }
+      }
+}
+
+static void winograd_weights(int64_t group, const float *taps, float *u) {
+  for (int64_t k = 0; k < group; k++, taps += 9 * LAMINA_DEPTHWISE_BLOCK)
+    for (int i = 0; i < 6; i++)
+      for (int t = 0; t < 3 * LAMINA_DEPTHWISE_BLOCK; t++)
+        *u++ = tile_g[i][0] * taps[t] + tile_g[i][1] * taps[3 * LAMINA_DEPTHWISE_BLOCK + t] +
+               tile_g[i][2] * taps[6 * LAMINA_DEPTHWISE_BLOCK + t];
+}
+
 const lamina_depthwise_kernels lamina_generic_depthwise = {
     .forward = forward,
     .grouped = grouped,
     .backward_weights = backward_weights,
+    .winograd = winograd,
+    .winograd_weights = winograd_weights,
 };

@@ -109,6 +109,12 @@ static inline vf vf_pick(vf a, const int32_t *lanes) {
   return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(a), bytes));
 }
 
+/* p[0 .. n) again and again, for n = 1 or 2; nothing else is read. */
+static inline vf vf_repeat(const float *p, int n) {
+  const float32x2_t two = n == 1 ? vld1_dup_f32(p) : vld1_f32(p);
+  return vcombine_f32(two, two);
+}
+
 /* The same value, which the compiler holds to be new: it stays in its register instead of being loaded for each use. */
 static inline vf vf_pin(vf a) {
   __asm__("" : "+w"(a));

@@ -35,6 +35,9 @@ enum {
   DW_LAG_ROWS = 8
 };
 
+/* What a vector holds: channels that are groups, a few groups, one group. */
+enum { DW_NO_GROUPS, DW_GROUPS, DW_ONE_GROUP };
+
 /* Outputs that wait in a buffer, to be written row by row while others are computed. */
 typedef struct depthwise_waiting {
   _Alignas(64) float buffer[DW_LAG_ROWS][DW_WIDTH][LAMINA_DEPTHWISE_BLOCK];
@@ -208,8 +211,14 @@ DEPTHWISE_RING_KIND(depthwise_3x3s1_inside, 1, 0, 0, 0)
 DEPTHWISE_RING_KIND(depthwise_3x3s2_inside, 2, 0, 0, 0)
 DEPTHWISE_RING(depthwise_3x3s1, 1, 0)
 DEPTHWISE_RING(depthwise_3x3s2, 2, 0)
-DEPTHWISE_RING(grouped_3x3s1, 1, 1)
-DEPTHWISE_RING(grouped_3x3s2, 2, 1)
+DEPTHWISE_RING_KIND(grouped_3x3s1_inside, 1, DW_GROUPS, 0, 0)
+DEPTHWISE_RING(grouped_3x3s1, 1, DW_GROUPS)
+DEPTHWISE_RING_KIND(grouped_3x3s2_inside, 2, DW_GROUPS, 0, 0)
+DEPTHWISE_RING(grouped_3x3s2, 2, DW_GROUPS)
+DEPTHWISE_RING_KIND(one_group_3x3s1_inside, 1, DW_ONE_GROUP, 0, 0)
+DEPTHWISE_RING(one_group_3x3s1, 1, DW_ONE_GROUP)
+DEPTHWISE_RING_KIND(one_group_3x3s2_inside, 2, DW_ONE_GROUP, 0, 0)
+DEPTHWISE_RING(one_group_3x3s2, 2, DW_ONE_GROUP)
 DEPTHWISE_WIDTH(3, 1)
 DEPTHWISE_WIDTH(3, 2)
 DEPTHWISE_WIDTH(5, 1)
@@ -254,10 +263,12 @@ static const depthwise_downs *depthwise_choose(const lamina_depthwise *d) {
   static const depthwise_downs ring[2] = {DEPTHWISE_ROW(depthwise_3x3s1, DW_RING_WIDTH(1)),
                                           DEPTHWISE_ROW(depthwise_3x3s2, DW_RING_WIDTH(2))};
   /* Without the checks of columns the compiler moves loads until registers spill: slower than with them. */
-  static const depthwise_downs grouped[2] = {
-      {DW_RING_WIDTH(1), grouped_3x3s1_border, grouped_3x3s1_border, grouped_3x3s1_masked},
-      {DW_RING_WIDTH(2), grouped_3x3s2_border, grouped_3x3s2_border, grouped_3x3s2_masked}};
-  if (d->group > 1) return &grouped[w->stride - 1];
+  static const depthwise_downs grouped[2][2] = {
+      {{DW_RING_WIDTH(1), grouped_3x3s1_inside, grouped_3x3s1_border, grouped_3x3s1_masked},
+       {DW_RING_WIDTH(2), grouped_3x3s2_inside, grouped_3x3s2_border, grouped_3x3s2_masked}},
+      {{DW_RING_WIDTH(1), one_group_3x3s1_inside, one_group_3x3s1_border, one_group_3x3s1_masked},
+       {DW_RING_WIDTH(2), one_group_3x3s2_inside, one_group_3x3s2_border, one_group_3x3s2_masked}}};
+  if (d->group > 1) return &grouped[d->group == VF_LEN][w->stride - 1];
   const int pays = VF_REGISTERS >= 32 || depthwise_period(d->x_pixel) >= DW_SPARSE;
   if (known && pays && w->taps == 3 && h->taps == 3 && h->step == 1 && h->stride == w->stride)
     return &ring[w->stride - 1];
@@ -306,12 +317,18 @@ static void depthwise_late(depthwise_down *down, const depthwise_strip *strips, 
   while (write->row < write->rows) depthwise_write_row(write);
 }
 
-/* The vectors of a line of channels, from channel c, in the strip whose first output is q. Returns how many are full.
- */
-static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int count, const int32_t *picks,
-                          depthwise_strip *s, int *used) {
+/* For each channel of a group, the lane that holds it in the group of each lane. */
+static void depthwise_picks(const lamina_depthwise *d, int32_t *picks) {
+  for (int k = 0; k < d->group && d->group > 1; k++)
+    for (int i = 0; i < VF_LEN; i++) picks[k * VF_LEN + i] = i / (int)d->group * (int)d->group + k;
+}
+
+/* The vectors of a line of channels, from channel c, in the strip whose first output is q; with `taps` weights for each
+   channel. Returns how many are full. */
+static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int count, int64_t taps,
+                          const int32_t *picks, depthwise_strip *s, int *used) {
   static const float zeros[LAMINA_DEPTHWISE_BLOCK];
-  const int64_t taps = d->h.taps * d->w.taps, column = q * d->w.stride + d->w.first;
+  const int64_t column = q * d->w.stride + d->w.first;
   int full = 0;
   *used = 0;
   for (int64_t lane = c; lane < d->channels && *used < DW_LINE_VECTORS; lane += VF_LEN) {
@@ -331,12 +348,13 @@ static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int c
   return full;
 }
 
+#include "depthwise_winograd.h"
+
 static void depthwise_strips(const lamina_depthwise *d, int64_t row0, int64_t row1, depthwise_queue *queue) {
   const depthwise_downs *downs = depthwise_choose(d);
   const int64_t strips = (d->columns + downs->width - 1) / downs->width;
   int32_t picks[LAMINA_DEPTHWISE_BLOCK * LAMINA_DEPTHWISE_BLOCK];
-  for (int k = 0; k < d->group && d->group > 1; k++)
-    for (int i = 0; i < VF_LEN; i++) picks[k * VF_LEN + i] = i / (int)d->group * (int)d->group + k;
+  depthwise_picks(d, picks);
   int64_t q = 0;
   for (int64_t strip = 0; strip < strips; strip++) {
     const int count = (int)((d->columns - q + strips - strip - 1) / (strips - strip));
@@ -346,7 +364,7 @@ static void depthwise_strips(const lamina_depthwise *d, int64_t row0, int64_t ro
     for (int64_t c = 0; c < d->channels; c += LAMINA_DEPTHWISE_BLOCK) {
       depthwise_strip s[DW_LINE_VECTORS];
       int used;
-      const int full = depthwise_line(d, c, q, count, picks, s, &used);
+      const int full = depthwise_line(d, c, q, count, d->h.taps * d->w.taps, picks, s, &used);
       if (full > 0 && queue)
         depthwise_late(down, s, full, row0, row1, queue);
       else if (full > 0)

@@ -107,6 +107,8 @@ lamina_status lamina_conv_describe(const lamina_node *node, conv_shape *s) {
   s->kernels = layer_kernels(node, &status);
   if (status) return status;
   s->form = form_of(s->kernels, node->kernel ? node->kernel->variant : DIRECT);
+  s->tiled = s->form == &s->kernels->winograd->f4 && lamina_conv_depthwise_tiles(s);
+  if (s->tiled) s->form = NULL; /* nor for the gradients */
   if (!s->form) s->depthwise |= lamina_conv_depthwise_groups(s);
   s->bias = s->depthwise ? (size_t)lamina_conv_depthwise_floats(s) : packed_floats(s, s->in, s->out);
   s->packed = s->bias + (size_t)round_up(s->groups * s->out, CONV_LINE);
@@ -165,6 +167,7 @@ static lamina_status infer(lamina_node *node) {
 
 static const char *algorithm(const conv_shape *s) {
   if (s->form) return s->form->outputs == 4 ? "winograd F(4x4)" : "winograd F(2x2)";
+  if (s->tiled) return "grouped winograd F(4x1)";
   if (s->depthwise && s->in > 1)
     return s->in == 2   ? "grouped 2x2, 3x3"
            : s->in == 4 ? "grouped 4x4, 3x3"
@@ -189,7 +192,7 @@ static int is_accurate(const conv_shape *s, const lamina_winograd_form *form) {
 /* Describes the node; nonzero if its variant can run it and may, in this math mode. */
 static int describe_winograd(const lamina_node *node, conv_shape *s) {
   return node->host->math != LAMINA_MATH_STRICT && lamina_conv_describe(node, s) == LAMINA_OK &&
-         lamina_conv_winograd_possible(s) && is_accurate(s, s->form);
+         (s->tiled || (lamina_conv_winograd_possible(s) && is_accurate(s, s->form)));
 }
 
 static int winograd_possible(const lamina_node *node) {
@@ -201,6 +204,7 @@ static int winograd_possible(const lamina_node *node) {
 static int winograd_pays(const lamina_node *node) {
   conv_shape s;
   if (!describe_winograd(node, &s)) return 0;
+  if (lamina_conv_depthwise_tiles(&s)) return s.tiled && lamina_conv_depthwise_tiled_cost(&s) < 1;
   const lamina_winograd_kernels *forms = s.kernels->winograd;
   const lamina_winograd_form *other = s.form == &forms->f4 ? &forms->f2 : &forms->f4;
   const double cost = lamina_conv_winograd_cost(&s, s.form);

@@ -45,6 +45,7 @@ typedef struct conv_shape {
   conv_axis_shape h, w;
   int pointwise; /* 1x1 with stride 1 and no padding */
   int depthwise; /* forward by the depthwise kernels: one input channel for each of several groups, or few in and out */
+  int tiled;     /* those kernels by Winograd's F(4, 3) along the height */
   /* In node->packed, counted in floats: weights of forward, bias, weights of the gradient of x. */
   size_t bias, backward, packed;
 } conv_shape;
@@ -170,6 +171,9 @@ size_t lamina_conv_backward_weights_workspace(const conv_shape *shape);
 
 /* Whether groups of several channels are few and small enough for the depthwise kernels. */
 int lamina_conv_depthwise_groups(const conv_shape *shape);
+/* Whether they can run by Winograd's F(4, 3) along the height as well, and the estimated time then, over the direct sum's. */
+int lamina_conv_depthwise_tiles(const conv_shape *shape);
+double lamina_conv_depthwise_tiled_cost(const conv_shape *shape);
 /* One input channel for each group, or few: no matrix product, all loops run over channels. The gradients are for one
    output each too; those of more are a convolution's like any other. */
 static inline int lamina_conv_depthwise_gradients(const conv_shape *s) {

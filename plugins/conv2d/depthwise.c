@@ -12,13 +12,17 @@
 
 enum {
   BLOCK = LAMINA_DEPTHWISE_BLOCK,
+  TILE = 4, /* rows of Winograd's */
   MAX_TASKS = 64,
   COPY_CHANNELS = 64, /* of a task that repeats channels */
   TASK_FMAS = 1 << 18,
+  GROUPED_TASK_FMAS = 1 << 20, /* which start slowly: nothing of their first rows has been prefetched */
   MIN_ROWS = 4 /* of a task: each one reads again what lies above and below */
 };
 
 static int64_t taps_of(const conv_shape *s) { return s->h.kernel * s->w.kernel; }
+/* For each pair of channels. */
+static int64_t weights_of(const conv_shape *s) { return s->tiled ? LAMINA_DEPTHWISE_TILE_TAPS : taps_of(s); }
 
 /* A pass over one phase's grid; all of them together for the gradient of x. */
 typedef struct depthwise_job {
@@ -35,7 +39,8 @@ static depthwise_job cut_up(const conv_shape *s, const correlation *c) {
   const int64_t lines = layer_ceil_div(j.channels, BLOCK), grid_h = c->backward ? s->h.in : s->h.out;
   j.rows = layer_ceil_div(grid_h, c->backward ? s->h.stride : 1);
   const double fmas = (double)(s->images * j.channels * taps_of(s) * s->in) * (double)(s->h.out * s->w.out);
-  const int64_t wanted = fmas >= (double)MAX_TASKS * TASK_FMAS ? MAX_TASKS : layer_max((int64_t)(fmas / TASK_FMAS), 1);
+  const double task = s->in > 1 ? GROUPED_TASK_FMAS : TASK_FMAS;
+  const int64_t wanted = fmas >= MAX_TASKS * task ? MAX_TASKS : layer_max((int64_t)(fmas / task), 1);
   const int copies = s->in == 1 && s->out > 1 && !c->backward;
   int64_t blocks = layer_min(layer_ceil_div(wanted, s->images), lines);
   j.channels_block = layer_ceil_div(lines, blocks) * BLOCK;
@@ -53,6 +58,7 @@ static depthwise_job cut_up(const conv_shape *s, const correlation *c) {
     j.copy_floats = round_up(j.copy_floats, CONV_LINE);
   }
   j.rows_block = layer_ceil_div(j.rows, blocks);
+  if (s->tiled) j.rows_block = round_up(j.rows_block, TILE);
   j.row_blocks = layer_ceil_div(j.rows, j.rows_block);
   return j;
 }
@@ -64,7 +70,7 @@ size_t lamina_conv_depthwise_workspace(const conv_shape *s) {
 }
 
 int64_t lamina_conv_depthwise_floats(const conv_shape *s) {
-  return taps_of(s) * s->in * round_up(s->groups * s->out, BLOCK);
+  return weights_of(s) * s->in * round_up(s->groups * s->out, BLOCK);
 }
 
 /* The taps of one phase, behind `taps` of others, in its order. */
@@ -73,11 +79,21 @@ static void pack_phase(const conv_shape *s, const conv_axis *h, const conv_axis 
   const int64_t taps = h->taps * w->taps, channels = s->groups * s->out;
   for (int64_t i = 0; i < channels * s->in; i++) { /* output channel c, input channel k of its group */
     const int64_t c = i / s->in, k = i % s->in;
-    float *to = packed + (c / BLOCK * s->in + k) * taps * BLOCK + c % BLOCK;
+    float *to = packed + (c / BLOCK * s->in * (s->tiled ? weights_of(s) : taps) + k * taps) * BLOCK + c % BLOCK;
     for (int64_t t = 0; t < taps; t++) {
       const int64_t kh = h->k_first + t / w->taps * h->k_step, kw = w->k_first + t % w->taps * w->k_step;
       to[t * BLOCK] = weight[(i * s->h.kernel + kh) * s->w.kernel + kw] * (scale ? scale[c] : 1.0f);
     }
+  }
+}
+
+/* Transforms the taps of each block of channels, which stand where the points will. */
+static void pack_tiles(const conv_shape *s, float *packed) {
+  float taps[9 * BLOCK * BLOCK];
+  const int64_t blocks = layer_ceil_div(s->groups * s->out, BLOCK);
+  for (int64_t i = 0; i < blocks; i++, packed += s->in * weights_of(s) * BLOCK) {
+    memcpy(taps, packed, (size_t)(s->in * 9 * BLOCK) * sizeof *taps);
+    s->kernels->depthwise->winograd_weights(s->in, taps, packed);
   }
 }
 
@@ -97,6 +113,7 @@ void lamina_conv_depthwise_pack(const conv_shape *s) {
   const correlation forward = lamina_conv_forward_pass(s), backward = lamina_conv_backward_data_pass(s);
   memset(packed, 0, (size_t)lamina_conv_depthwise_floats(s) * sizeof(float));
   pack_pass(s, &forward, e->parts & LAMINA_EPILOGUE_AFFINE ? e->scale : NULL, packed);
+  if (s->tiled) pack_tiles(s, packed);
   if (!s->backward || !lamina_conv_depthwise_gradients(s)) return;
   memset(packed + s->backward, 0, (size_t)lamina_conv_depthwise_floats(s) * sizeof(float));
   pack_pass(s, &backward, NULL, packed + s->backward);
@@ -109,10 +126,21 @@ lamina_depthwise_axis lamina_conv_depthwise_axis(const conv_axis *axis, int64_t 
 
 int lamina_conv_depthwise_groups(const conv_shape *s) {
   if (s->in < 2 || s->in != s->out || s->groups < 2 || s->in > BLOCK || s->in > s->kernels->vector_floats) return 0;
-  if (s->in == 16 && s->h.stride > 1) return 0; /* the GEMM tile is faster */
   const conv_axis h = lamina_conv_axis(&s->h, 0, 0), w = lamina_conv_axis(&s->w, 0, 0);
   const lamina_depthwise d = {.group = s->in, .h = lamina_conv_depthwise_axis(&h, s->h.in), .w = lamina_conv_depthwise_axis(&w, s->w.in)};
   return s->kernels->depthwise->grouped(&d);
+}
+
+int lamina_conv_depthwise_tiles(const conv_shape *s) {
+  return s->h.kernel == 3 && s->w.kernel == 3 && s->h.stride == 1 && s->w.stride == 1 && s->h.dilation == 1 &&
+         s->w.dilation == 1 && lamina_conv_depthwise_groups(s);
+}
+
+double lamina_conv_depthwise_tiled_cost(const conv_shape *s) {
+  /* Vector operations of the transforms of a column of a tile: loads, stores and sums. */
+  enum { TRANSFORMS = 40 };
+  const double tiles = (double)layer_ceil_div(s->h.out, TILE), in = (double)s->in;
+  return tiles * (18 * in + TRANSFORMS) / ((double)s->h.out * 9 * in);
 }
 
 /* Rows r0 .. r1 of x, channels first .. first + count of the output, each one that of its group's input. */
@@ -148,7 +176,8 @@ static void run_phase(const depthwise_job *j, const lamina_depthwise *whole, con
   d.y_pixel = w->out_step * c->y.pixel;
   d.add_row = h->out_step * c->add.row;
   d.add_pixel = w->out_step * c->add.pixel;
-  c->shape->kernels->depthwise->forward(&d, row0, row1);
+  const lamina_depthwise_kernels *kernels = c->shape->kernels->depthwise;
+  (c->shape->tiled ? kernels->winograd : kernels->forward)(&d, row0, row1);
 }
 
 static void run_task(void *arg, int64_t index, int thread) {
@@ -186,7 +215,7 @@ static void run_task(void *arg, int64_t index, int thread) {
     for (int64_t k = 0; k < c->phases_w; k++) {
       const conv_axis h = lamina_conv_axis(&s->h, c->backward, i), w = lamina_conv_axis(&s->w, c->backward, k);
       const float *weights = d.weights;
-      d.weights += c0 * h.taps * w.taps * s->in;
+      d.weights += c0 * (s->tiled ? weights_of(s) : h.taps * w.taps) * s->in;
       run_phase(j, &d, &h, &w, row0, row1);
       d.weights = weights + h.taps * w.taps * s->in * round_up(j->channels, BLOCK);
     }
