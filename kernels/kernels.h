@@ -308,9 +308,9 @@ typedef struct lamina_depthwise_kernels {
   int (*grouped)(const lamina_depthwise *d); /* whether forward can do this, from group, h and w */
   /* Adds rows row0 .. row1 of dy. A few rows of a few columns are summed apart, so that chains of additions are short. */
   void (*backward_weights)(const lamina_depthwise_weights *d, int64_t row0, int64_t row1);
-  /* forward by Winograd's F(4, 3) along the height (points as in lamina_winograd_form), for what grouped() allows of
-     3x3 taps with strides and steps of 1. Its weights are, for each block, group * 18 * 16 floats in an order of its own, into which
-     winograd_weights transforms those of forward. Tiles begin at row0. */
+  /* forward by Winograd's F(4, 3) along the height (points as in lamina_winograd_form), for what grouped() allows of 3x3
+     taps with strides and steps of 1. Its weights are, for each block, group * 18 * 16 floats in an order of its own, into
+     which winograd_weights transforms those of forward. Tiles begin at row0. */
   void (*winograd)(const lamina_depthwise *d, int64_t row0, int64_t row1);
   void (*winograd_weights)(int64_t group, const float *taps, float *u); /* of one block */
 } lamina_depthwise_kernels;
