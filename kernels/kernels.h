@@ -145,6 +145,7 @@ typedef struct lamina_norm_backward {
      it is not wanted. */
   const float *a, *b, *d;
   int accumulate, accumulate_add;
+  int stream, stream_add; /* dx and d_add as normalize's y; not where they accumulate or are dy */
   float *dx, *d_add;
   int64_t dx_ld, d_add_ld;
 } lamina_norm_backward;
@@ -170,9 +171,11 @@ typedef struct lamina_norm_kernels {
   void (*merge_moments)(int64_t channels, double rows, double rows_b, const float *sum, const float *sum_sq, float *shift,
                         double *mean, double *m2);
   void (*finish)(const lamina_norm_channels *channels);
-  /* y = clamp((x - mean[c]) * scale[c] + offset[c] (+ add)). add may be NULL. y may be x or add. */
+  /* y = clamp((x - mean[c]) * scale[c] + offset[c] (+ add)). add may be NULL. y may be x or add. With `stream`, y, which is
+     neither, is written past the caches where it can be: what is read has them for itself. */
   void (*normalize)(int64_t rows, int64_t channels, const float *x, int64_t x_ld, const float *mean, const float *scale,
-                    const float *offset, const float *add, int64_t add_ld, float lo, float hi, float *y, int64_t y_ld);
+                    const float *offset, const float *add, int64_t add_ld, float lo, float hi, int stream,
+                    float *y, int64_t y_ld);
   void (*backward_reduce)(const lamina_norm_backward *backward);
   void (*backward_apply)(const lamina_norm_backward *backward);
   /* sum[c] = sum over rows of x. Overwrites. */

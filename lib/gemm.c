@@ -102,6 +102,12 @@ static const float *what_comes(const job *j, const piece *p, const strip *s, int
   return s->ahead + line * LINE_FLOATS;
 }
 
+/* Brings the lines of a tile's C, while the tile computes what goes there. */
+static void fetch_rows(const lamina_gemm *g, const float *c, int64_t rows, int64_t n) {
+  for (int64_t m = 0; m < rows; m++)
+    for (int64_t i = 0; i < n; i += LINE_FLOATS) __builtin_prefetch(c + m * g->c_row + i, 1);
+}
+
 /* All tiles of rows of one strip of B. */
 static void run_strip(const job *j, const piece *p, const strip *s, bool fetch_a) {
   const lamina_gemm *g = j->gemm;
@@ -130,6 +136,10 @@ static void run_strip(const job *j, const piece *p, const strip *s, bool fetch_a
     tile.c = g->c + m0 * g->c_row + s->n0;
     tile.add = p->last && g->add ? g->add + m0 * g->add_row + s->n0 : NULL;
     tile.prefetch = what_comes(j, p, s, t, alike, fetch_a ? a + rows * p->a_row : NULL, &tiles);
+    if (j->cut.fetch_c) {
+      tiles = 1;
+      fetch_rows(g, tile.c, rows, s->n);
+    }
     tile.more = tiles - 1;
     j->cut.shape->tile[rows](&tile);
   }

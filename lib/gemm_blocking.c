@@ -70,7 +70,14 @@ static const lamina_gemm_shape *best_shape(const lamina_context *context, const 
   return best;
 }
 
-static lamina_gemm_blocking cut_for(const lamina_context *context, const lamina_gemm *g, const lamina_gemm_shape *s) {
+/* Whether panels of B must be copied, whatever the blocks: other than packed or with columns of any order and number. */
+static bool copies_b(const lamina_gemm *g, int64_t nr) {
+  return !g->b_packed && g->k > 0 && (g->b_n != 1 || g->n % nr != 0);
+}
+
+/* `whole_columns`: rows are not cut for the sake of more tasks, each of which would copy B again. */
+static lamina_gemm_blocking cut_for(const lamina_context *context, const lamina_gemm *g, const lamina_gemm_shape *s,
+                                    bool whole_columns) {
   const int64_t nr = context->kernels.gemm->nr, l2 = (int64_t)(context->cpu.l2 / sizeof(float));
   lamina_gemm_blocking cut = {.shape = s, .tiles = ceil_div(g->m, s->rows), .panels = ceil_div(g->n, nr)};
   cut.groups = ceil_div(cut.panels, s->panels);
@@ -86,9 +93,9 @@ static lamina_gemm_blocking cut_for(const lamina_context *context, const lamina_
   const int64_t wanted = max64(large < MAX_TASKS ? (int64_t)(large > small ? large : small) : MAX_TASKS, 1);
   /* More tasks: first by columns, since each then reads its own part of B, then by rows down to two tiles. */
   cut.column_blocks = 1;
-  const int64_t least = s->panels > 1 ? 1 : 2;
+  const int64_t least = s->panels > 1 || whole_columns ? 1 : 2;
   if (cut.row_blocks < wanted) cut.column_blocks = min64(ceil_div(wanted, cut.row_blocks), ceil_div(cut.groups, least));
-  if (cut.row_blocks * cut.column_blocks < wanted)
+  if (!whole_columns && cut.row_blocks * cut.column_blocks < wanted)
     cut.row_blocks = max64(cut.row_blocks, min64(ceil_div(wanted, cut.column_blocks), ceil_div(cut.tiles, 2)));
   cut.max_rows = ceil_div(cut.tiles, cut.row_blocks) * s->rows;
   return cut;
@@ -105,17 +112,17 @@ static bool should_pack_a(const lamina_context *context, const lamina_gemm *g, c
 }
 
 static bool should_pack_b(const lamina_gemm *g, const lamina_gemm_blocking *cut, int nr) {
-  if (g->b_packed || g->k == 0) return false;
-  if (g->b_n != 1 || g->n % nr != 0) return true;
-  return g->b_k * (int64_t)sizeof(float) % WAY_BYTES == 0 && g->k > 64 &&
+  if (copies_b(g, nr)) return true;
+  return !g->b_packed && g->b_k * (int64_t)sizeof(float) % WAY_BYTES == 0 && g->k > 64 &&
          cut->tiles / cut->row_blocks >= 4; /* its lines fall into a few sets of L1 and L2 */
 }
 
 lamina_gemm_blocking lamina_gemm_cut(const lamina_context *context, const lamina_gemm *g) {
-  lamina_gemm_blocking cut = cut_for(context, g, best_shape(context, g));
+  lamina_gemm_blocking cut = cut_for(context, g, best_shape(context, g), copies_b(g, context->kernels.gemm->nr));
   cut.pack_a = should_pack_a(context, g, &cut);
   cut.pack_b = should_pack_b(g, &cut, context->kernels.gemm->nr);
   const double bytes = (double)g->n * (double)g->k * sizeof(float);
+  cut.fetch_c = (double)g->m * (double)g->n * sizeof(float) > (double)context->cpu.l2;
   cut.b_in_l3 = bytes > 0.5 * (double)context->cpu.l2 && bytes <= 0.5 * (double)context->cpu.l3;
   return cut;
 }
@@ -123,8 +130,8 @@ lamina_gemm_blocking lamina_gemm_cut(const lamina_context *context, const lamina
 /* Strides, and so the shape, are not known when workspace is asked for: the most that any shape takes. */
 size_t lamina_gemm_a_floats(const lamina_context *context, const lamina_gemm *g) {
   size_t most = 0;
-  for (int i = 0; i < context->kernels.gemm->shapes; i++) {
-    const lamina_gemm_blocking cut = cut_for(context, g, &context->kernels.gemm->shape[i]);
+  for (int i = 0; i < 2 * context->kernels.gemm->shapes; i++) {
+    const lamina_gemm_blocking cut = cut_for(context, g, &context->kernels.gemm->shape[i / 2], i % 2);
     const int64_t by_rows = cut.max_rows * lamina_gemm_a_stride(cut.max_depth);
     const int64_t by_depth = cut.max_depth * lamina_gemm_a_stride(cut.max_rows);
     most = (size_t)max64((int64_t)most, max64(by_rows, by_depth));
@@ -136,7 +143,7 @@ size_t lamina_gemm_b_floats(const lamina_context *context, const lamina_gemm *g)
   size_t most = 0;
   for (int i = 0; i < context->kernels.gemm->shapes && !g->b_packed; i++) {
     const lamina_gemm_shape *s = &context->kernels.gemm->shape[i];
-    const int64_t floats = cut_for(context, g, s).max_depth * context->kernels.gemm->nr * s->panels;
+    const int64_t floats = cut_for(context, g, s, false).max_depth * context->kernels.gemm->nr * s->panels;
     most = (size_t)max64((int64_t)most, floats);
   }
   return most;

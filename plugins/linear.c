@@ -5,8 +5,10 @@
  * After a flatten that the plan folded, the row of x is (spatial, channels) in memory while the columns of weight are
  * in PyTorch's (channels, spatial) order: packing permutes the columns, and the weight gradient is permuted back.
  *
- * packed: B of the forward product (in x out), then bias (out, the epilogue's scale and shift folded in), then, if the
- * gradient of x is wanted, B of the backward product (out x in).
+ * packed: bias (out, the epilogue's scale and shift folded in), then B of the forward product (in x out), then, if the
+ * gradient of x is wanted, B of the backward product (out x in). In training, where weights change with each step, there
+ * is the bias alone: the products read the parameter itself, of which a block passes through the cache either way. Only
+ * permuted or scaled weights are packed there too.
  */
 #include "builtin.h"
 #include "conv2d/reduce.h"
@@ -40,6 +42,11 @@ static int64_t features(const lamina_tensor *x, int64_t spatial) {
   return in;
 }
 
+/* Whether products read packed weights instead of the parameter. */
+static int packs_weights(const linear *l) {
+  return l->node->mode != LAMINA_TRAIN || l->spatial > 1 || (l->node->epilogue.parts & LAMINA_EPILOGUE_AFFINE);
+}
+
 static int needs_backward_weights(const lamina_node *node) {
   return node->mode == LAMINA_TRAIN && layer_needs_input(node, 0);
 }
@@ -63,17 +70,17 @@ static lamina_status describe(const lamina_node *node, linear *l) {
   l->rows = layer_count(x) / l->in;
   l->x_ld = row_stride(x, l->spatial);
   l->y_ld = row_stride(y, 1);
-  size_t forward, backward = 0;
-  if (!packed_floats(l->host, l->in, l->out, &forward) ||
-      (needs_backward_weights(node) && !packed_floats(l->host, l->out, l->in, &backward)))
+  size_t forward = 0, backward = 0;
+  if (packs_weights(l) && (!packed_floats(l->host, l->in, l->out, &forward) ||
+                           (needs_backward_weights(node) && !packed_floats(l->host, l->out, l->in, &backward))))
     return l->host->fail(l->host, LAMINA_SHAPE_MISMATCH, "%lld x %lld weights are more than memory can hold",
                          (long long)l->out, (long long)l->in);
   const size_t bias = (size_t)round_up(l->out, LINE);
   l->packed = (forward + bias + backward) * sizeof(float);
-  l->weights = node->packed;
+  l->bias = node->packed;
   if (!node->packed) return LAMINA_OK;
-  l->bias = l->weights + forward;
-  l->weights_backward = backward ? l->bias + bias : NULL;
+  if (forward) l->weights = l->bias + bias;
+  if (backward) l->weights_backward = l->weights + forward;
   return LAMINA_OK;
 }
 
@@ -107,6 +114,9 @@ static lamina_gemm forward_product(const linear *l) {
                    .a = l->node->inputs[0].data,
                    .a_row = l->x_ld,
                    .a_k = 1,
+                   .b = l->node->params[0].data,
+                   .b_k = 1,
+                   .b_n = l->in,
                    .b_packed = l->weights,
                    .c = l->node->outputs[0].data,
                    .c_row = l->y_ld,
@@ -131,6 +141,9 @@ static lamina_gemm backward_data_product(const linear *l) {
                        .a = l->node->d_outputs ? l->node->d_outputs[0].data : NULL,
                        .a_row = l->node->d_outputs ? row_stride(&l->node->d_outputs[0], 1) : l->out,
                        .a_k = 1,
+                       .b = l->node->params[0].data,
+                       .b_k = l->in,
+                       .b_n = 1,
                        .b_packed = l->weights_backward,
                        .c = l->node->d_inputs ? l->node->d_inputs[0].data : NULL,
                        .c_row = l->node->d_inputs ? row_stride(&l->node->d_inputs[0], l->spatial) : l->in,
@@ -175,11 +188,12 @@ static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   lamina_status status = describe(node, &l);
   if (status) return status;
   lamina_gemm product = forward_product(&l);
-  product.b_packed = (const float *)&l; /* not read: only tells that B will be packed */
+  const float *packed = packs_weights(&l) ? (const float *)&l : NULL; /* not read: only tells that B will be packed */
+  product.b_packed = packed;
   size_t workspace = l.host->gemm_workspace(l.host, &product);
   if (node->mode == LAMINA_TRAIN) {
     product = backward_data_product(&l);
-    product.b_packed = (const float *)&l;
+    product.b_packed = packed;
     size_t data = l.host->gemm_workspace(l.host, &product);
     product = backward_weights_product(&l, 0, gradient_rows(&l));
     size_t weights = l.host->gemm_workspace(l.host, &product);
@@ -201,7 +215,7 @@ static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   cost->backward_flops = (layer_needs_input(node, 0) ? 2 : 1) * cost->flops;
   cost->backward_bytes = (layer_needs_input(node, 0) ? 2 : 1) * cost->bytes;
   product = forward_product(&l);
-  product.b_packed = (const float *)&l;
+  product.b_packed = packed;
   cost->algorithm = l.host->gemm_algorithm(l.host, &product);
   return LAMINA_OK;
 }
@@ -236,6 +250,7 @@ static void pack_permuted(void *arg, int64_t panel, int thread) {
 
 static lamina_status pack_weights(const linear *l) {
   const float *weight = l->node->params[0].data;
+  if (!packs_weights(l)) return LAMINA_OK;
   if (l->spatial <= 1) {
     const float *scale = l->node->epilogue.parts & LAMINA_EPILOGUE_AFFINE ? l->node->epilogue.scale : NULL;
     l->host->gemm_pack_b(l->host, l->in, l->out, weight, 1, l->in, scale, l->weights);

@@ -139,8 +139,8 @@ static void check_normalize(test_random *r, const norm_case *c, int with_add, in
   describe(c, text);
   if (c->rows > 0) x.data[(c->rows - 1) * x.ld] = NAN;
   const float *add = with_add ? other.data : NULL;
-  kernels->norm->normalize(c->rows, n, x.data, x.ld, mean.data, scale.data, offset.data, add, other.ld, lo, hi, y.data,
-                           y.ld);
+  kernels->norm->normalize(c->rows, n, x.data, x.ld, mean.data, scale.data, offset.data, add, other.ld, lo, hi,
+                           c->rows % 2, y.data, y.ld);
   for (int64_t i = 0; i < c->rows; i++)
     for (int64_t k = 0; k < n; k++) {
       const double centred = (double)x.data[i * x.ld + k] - (double)mean.data[k];
@@ -152,7 +152,7 @@ static void check_normalize(test_random *r, const norm_case *c, int with_add, in
                    (long long)k, text);
     }
   matrix *in_place = with_add ? &other : &x;
-  kernels->norm->normalize(c->rows, n, x.data, x.ld, mean.data, scale.data, offset.data, add, other.ld, lo, hi,
+  kernels->norm->normalize(c->rows, n, x.data, x.ld, mean.data, scale.data, offset.data, add, other.ld, lo, hi, 0,
                            in_place->data, in_place->ld);
   for (int64_t i = 0; i < c->rows; i++)
     for (int64_t k = 0; k < n; k++) {
@@ -180,6 +180,7 @@ static void check_backward_apply(test_random *r, const norm_case *c, clamp_by by
   t.k.d_add = by == CLAMP_BY_Y && with_add ? d_add.data : NULL;
   t.k.dx_ld = dx.ld;
   t.k.d_add_ld = d_add.ld;
+  t.k.stream = t.k.stream_add = !accumulate && c->rows % 2;
   kernels->norm->backward_apply(&t.k);
   for (int64_t i = 0; i < c->rows; i++)
     for (int64_t k = 0; k < n; k++) {
@@ -198,6 +199,7 @@ static void check_backward_apply(test_random *r, const norm_case *c, clamp_by by
   if (!accumulate) {
     t.k.dx = t.dy.data;
     t.k.d_add = NULL;
+    t.k.stream = t.k.stream_add = 0;
     kernels->norm->backward_apply(&t.k);
     for (int64_t i = 0; i < c->rows; i++)
       test_that(same_bits(t.dy.data + i * t.dy.ld, dx.data + i * dx.ld, n), "%s: backward_apply in place (%s)",

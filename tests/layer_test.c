@@ -54,9 +54,13 @@ static const void *host_ext(const lamina_host *host, const char *id) {
   return strcmp(id, LAMINA_KERNELS_EXT) == 0 ? case_kernels() : NULL;
 }
 
+/* Caches so small that the layers take the paths of large matrices. */
+static const lamina_cpu cpu = {.size = sizeof(lamina_cpu), .l1 = 4096, .l2 = 16384, .l3 = 65536};
+
 static const lamina_host host = {.size = sizeof(lamina_host),
                                  .abi_major = LAMINA_PLUGIN_ABI_MAJOR,
                                  .abi_minor = LAMINA_PLUGIN_ABI_MINOR,
+                                 .cpu = &cpu,
                                  .fail = host_fail,
                                  .threads = host_threads,
                                  .parallel = host_parallel,

@@ -35,6 +35,9 @@ static inline vf vf_zero(void) { return _mm256_setzero_ps(); }
 static inline vf vf_set1(float x) { return _mm256_set1_ps(x); }
 static inline vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void vf_store(float *p, vf v) { _mm256_storeu_ps(p, v); }
+/* A store to a whole vector's boundary past the caches, and what makes such stores visible to other threads. */
+static inline void vf_stream(float *p, vf v) { _mm256_stream_ps(p, v); }
+static inline void vf_stream_end(void) { _mm_sfence(); }
 /* n <= VF_LEN lanes, the others zero; memory beyond them is not touched, and for n = 0 none is. */
 static inline vf vf_load_n(const float *p, int n) { return _mm256_maskload_ps(p, _mm256_castps_si256(vm_first(n))); }
 static inline void vf_store_n(float *p, vf v, int n) { _mm256_maskstore_ps(p, _mm256_castps_si256(vm_first(n)), v); }

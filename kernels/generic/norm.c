@@ -23,7 +23,8 @@ static void moments(int64_t rows, int64_t channels, const float *x, int64_t ld, 
 
 static void normalize(int64_t rows, int64_t channels, const float *x, int64_t x_ld, const float *mean,
                       const float *scale, const float *offset, const float *add, int64_t add_ld, float lo, float hi,
-                      float *y, int64_t y_ld) {
+                      int stream, float *y, int64_t y_ld) {
+  (void)stream;
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t c = 0; c < channels; c++) {
       float v = (x[r * x_ld + c] - mean[c]) * scale[c] + offset[c];

@@ -36,6 +36,9 @@ static inline vf vf_zero(void) { return vdupq_n_f32(0.0f); }
 static inline vf vf_set1(float x) { return vdupq_n_f32(x); }
 static inline vf vf_load(const float *p) { return vld1q_f32(p); }
 static inline void vf_store(float *p, vf v) { vst1q_f32(p, v); }
+/* A store to a whole vector's boundary past the caches where there is one (not here), and what makes such stores visible to other threads. */
+static inline void vf_stream(float *p, vf v) { vst1q_f32(p, v); }
+static inline void vf_stream_end(void) {}
 /* n <= VF_LEN lanes, the others zero; memory beyond them is not touched, and for n = 0 none is. */
 static inline vf vf_load_n(const float *p, int n) {
   if (n >= 4) return vld1q_f32(p);

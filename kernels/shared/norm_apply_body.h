@@ -31,12 +31,18 @@ typedef struct application {
   float *y, *d_add;             /* y or dx; d_add: APPLY_BACKWARD_Y, or NULL */
   int64_t x_ld, other_ld, out_ld, y_ld, d_add_ld;
   int accumulate, accumulate_add;
+  int stream, stream_add; /* whether y and d_add are written past the caches */
 } application;
 
 VEC_INLINE vf apply_load(int masked, const float *p, int tail) { return masked ? vf_load_n(p, tail) : vf_load(p); }
-VEC_INLINE void apply_store(int masked, float *p, vf v, int tail) {
+VEC_INLINE void apply_store(int masked, int stream, float *p, vf v, int tail) {
   if (masked) vf_store_n(p, v, tail);
+  else if (stream) vf_stream(p, v);
   else vf_store(p, v);
+}
+/* Whether every vector of a matrix lies on its boundary. */
+VEC_INLINE int apply_can_stream(const float *p, int64_t ld) {
+  return (uintptr_t)p % (VF_LEN * sizeof(float)) == 0 && ld % VF_LEN == 0;
 }
 VEC_INLINE int applies_backward(apply_kind kind) { return kind >= APPLY_BACKWARD; }
 
@@ -70,8 +76,9 @@ VEC_INLINE void apply_vector(apply_kind kind, int rows, int masked, int tail, co
   }
 #pragma GCC unroll 2
   for (int i = 0; i < rows; i++) {
-    if (kind != APPLY_BACKWARD_Y || k->y) apply_store(masked, k->y + (row + i) * k->y_ld + c, result[i], tail);
-    if (kind == APPLY_BACKWARD_Y && k->d_add) apply_store(masked, k->d_add + (row + i) * k->d_add_ld + c, through[i], tail);
+    if (kind != APPLY_BACKWARD_Y || k->y) apply_store(masked, k->stream, k->y + (row + i) * k->y_ld + c, result[i], tail);
+    if (kind == APPLY_BACKWARD_Y && k->d_add)
+      apply_store(masked, k->stream_add, k->d_add + (row + i) * k->d_add_ld + c, through[i], tail);
   }
 }
 
@@ -82,10 +89,13 @@ VEC_INLINE void apply_row(apply_kind kind, int rows, int64_t channels, const app
 }
 
 VEC_INLINE void apply_rows(apply_kind kind, int64_t rows, int64_t channels, const application *from) {
-  const application k = *from; /* a copy that nothing points at: its fields stay in registers */
+  application k = *from; /* a copy that nothing points at: its fields stay in registers */
+  k.stream = k.stream && apply_can_stream(k.y, k.y_ld);
+  k.stream_add = k.stream_add && apply_can_stream(k.d_add, k.d_add_ld);
   int64_t row = 0;
   for (; row + 2 <= rows; row += 2) apply_row(kind, 2, channels, &k, row);
   if (row < rows) apply_row(kind, 1, channels, &k, row);
+  if (k.stream || k.stream_add) vf_stream_end();
 }
 
 /* A dense matrix as virtual rows, then the rows left over. */
@@ -124,7 +134,7 @@ VEC_INLINE void apply(apply_kind kind, int64_t rows, int64_t channels, const app
 
 static void norm_normalize(int64_t rows, int64_t channels, const float *x, int64_t x_ld, const float *mean,
                            const float *scale, const float *offset, const float *add, int64_t add_ld, float lo,
-                           float hi, float *y, int64_t y_ld) {
+                           float hi, int stream, float *y, int64_t y_ld) {
   const application k = {.x = x,
                          .other = add,
                          .y = y,
@@ -135,7 +145,8 @@ static void norm_normalize(int64_t rows, int64_t channels, const float *x, int64
                          .scale = scale,
                          .offset = offset,
                          .lo = lo,
-                         .hi = hi};
+                         .hi = hi,
+                         .stream = stream};
   if (add)
     apply(APPLY_NORMALIZE_ADD, rows, channels, &k);
   else
@@ -162,7 +173,9 @@ static void norm_backward_apply(const lamina_norm_backward *b) {
                          .y_ld = b->dx_ld,
                          .d_add_ld = b->d_add_ld,
                          .accumulate = b->accumulate,
-                         .accumulate_add = b->accumulate_add};
+                         .accumulate_add = b->accumulate_add,
+                         .stream = b->stream,
+                         .stream_add = b->stream_add};
   if (b->y)
     apply(APPLY_BACKWARD_Y, b->rows, b->channels, &k);
   else if (b->scale && !(b->hi < INFINITY))

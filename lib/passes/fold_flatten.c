@@ -2,7 +2,8 @@
 /*
  * PyTorch's flatten of an image gives (C, H, W) order, ours lies in memory as (H, W, C). When only linear layers read the
  * result, the permutation moves into the order of their packed weight columns, and flatten becomes a view: a layer offers
- * this by an attribute "channels_last" (flatten) and "in_spatial" (linear).
+ * this by an attribute "channels_last" (flatten) and "in_spatial" (linear). Not in training, where weights change with each
+ * step: there are more of them than activations.
  */
 #include "../attributes.h"
 #include "passes.h"
@@ -23,6 +24,7 @@ static bool all_readers_fold(const lamina_plan *plan, int value) {
 }
 
 lamina_status lamina_pass_fold_flatten(lamina_plan *plan) {
+  if (plan->options.mode == LAMINA_TRAIN) return LAMINA_OK;
   for (int n = 0; n < plan->node_count; n++) {
     plan_node *flatten = &plan->nodes[n];
     int attr = lamina_attr_index(flatten->source->layer, "channels_last");

@@ -35,13 +35,13 @@ static lamina_norm_backward part_of(const backward_pass *pass, int64_t row, int6
   return k;
 }
 
-/* Both sums of one group of rows and one part of the channels. */
+/* Both sums of one group of rows and one part of the channels; the last rows first, as forward. */
 static void reduce_task(void *arg, int64_t index, int thread) {
   (void)thread;
   const backward_pass *pass = arg;
   const batch_norm_split *split = &pass->split;
   float sum_dz[BATCH_NORM_PART], sum_dz_xc[BATCH_NORM_PART];
-  int64_t group = index / split->parts, c = index % split->parts * BATCH_NORM_PART;
+  int64_t group = split->groups - 1 - index / split->parts, c = index % split->parts * BATCH_NORM_PART;
   int64_t channels = layer_min(BATCH_NORM_PART, split->channels - c), rows = batch_norm_group_rows(split, group, 1);
   double *first = pass->memory.first + group * split->channels + c;
   double *second = pass->memory.second + group * split->channels + c;
@@ -147,6 +147,9 @@ static void open_epilogue(backward_pass *pass) {
   k->d_add_ld = pass->d_add.ld;
   k->accumulate = layer_accumulates(node, 0);
   k->accumulate_add = layer_accumulates(node, 1);
+  k->stream = !k->accumulate && batch_norm_streams(node, &pass->split, pass->dx.data, pass->x.data, pass->dy.data);
+  k->stream_add =
+      !k->accumulate_add && batch_norm_streams(node, &pass->split, pass->d_add.data, pass->x.data, pass->dy.data);
 }
 
 lamina_status batch_norm_backward(const lamina_node *node) {

@@ -55,6 +55,14 @@ static inline int64_t batch_norm_merge_channels(const batch_norm_split *split) {
   return layer_max(256, 32768 / split->groups);
 }
 
+/* Whether a result of the elementwise pass is written past the caches: so large that it would drive out of them what this
+   pass reads, and no input's memory. */
+static inline int batch_norm_streams(const lamina_node *node, const batch_norm_split *split, const float *to,
+                                     const float *in, const float *other) {
+  const double bytes = (double)split->rows * (double)split->channels * sizeof(float);
+  return bytes > (double)node->host->cpu->l3 / 4 && to != in && to != other;
+}
+
 lamina_status batch_norm_forward(const lamina_node *node);
 lamina_status batch_norm_backward(const lamina_node *node);
 

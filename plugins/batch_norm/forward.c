@@ -23,17 +23,19 @@ typedef struct forward_pass {
   layer_matrix x, y, add;
   const float *mean; /* what the normalising pass subtracts */
   float lo, hi;
+  int stream;
   double factor; /* of this batch in the running statistics */
 } forward_pass;
 
-/* Mean and M2 of one group of rows and one part of the channels. */
+/* Mean and M2 of one group of rows and one part of the channels. The last rows first: whoever wrote x has left them in the
+   caches, and the first ones, read last, are still there when the normalising pass begins. */
 static void moments_task(void *arg, int64_t index, int thread) {
   (void)thread;
   forward_pass *pass = arg;
   const batch_norm_split *split = &pass->split;
   const lamina_norm_kernels *norm = pass->kernels->norm;
   float shift[BATCH_NORM_PART], sum[BATCH_NORM_PART], sum_sq[BATCH_NORM_PART];
-  int64_t group = index / split->parts, c = index % split->parts * BATCH_NORM_PART;
+  int64_t group = split->groups - 1 - index / split->parts, c = index % split->parts * BATCH_NORM_PART;
   int64_t channels = layer_min(BATCH_NORM_PART, split->channels - c), rows = batch_norm_group_rows(split, group, 1);
   int64_t ld = pass->x.ld, pilot = layer_min(PILOT_ROWS, rows);
   const float *x = pass->x.data + group * split->group_rows * ld + c;
@@ -139,7 +141,7 @@ static void normalize_task(void *arg, int64_t index, int thread) {
   pass->kernels->norm->normalize(layer_min(step, pass->split.rows - row), pass->split.channels,
                                  pass->x.data + row * pass->x.ld, pass->x.ld, pass->mean, pass->memory.scale,
                                  pass->memory.offset, add, pass->add.ld, pass->lo, pass->hi,
-                                 pass->y.data + row * pass->y.ld, pass->y.ld);
+                                 pass->stream, pass->y.data + row * pass->y.ld, pass->y.ld);
 }
 
 lamina_status batch_norm_forward(const lamina_node *node) {
@@ -161,6 +163,7 @@ lamina_status batch_norm_forward(const lamina_node *node) {
   } else {
     running_statistics(&pass);
   }
+  pass.stream = batch_norm_streams(node, &pass.split, pass.y.data, pass.x.data, pass.add.data);
   int64_t tasks = layer_ceil_div(pass.split.rows, batch_norm_pass_rows(&pass.split));
   layer_parallel(node->host, tasks, 2 * pass.split.rows * pass.split.channels, normalize_task, &pass);
   return LAMINA_OK;
