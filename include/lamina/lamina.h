@@ -197,10 +197,10 @@ typedef struct lamina_plan_options {
   const char *freeze;   /**< TRAIN: parameters that get no gradient and are not stepped: names separated by commas, in which
                              '*' stands for any characters ("conv1.*, bn*"); NULL: none. What no gradient needs to pass is
                              left out of the backward pass, keeps nothing for it, and is fused as at inference. */
-  int adapt_states;     /**< TRAIN: 0: a node whose parameters are all frozen uses its states (running statistics) as at
-                             inference and leaves them as they are; 1: it goes on adapting them to the batches */
   int tune;             /**< 1: where a node has several kernels, the fastest is found by measuring them here, and kept in the
                              wisdom file; 0: as LAMINA_PLAN_TUNE says (off unless it is set, and not to 0); -1: off */
+  int adapt_states;     /**< TRAIN: 0: a node whose parameters are all frozen uses its states (running statistics) as at
+                             inference and leaves them as they are; 1: it goes on adapting them to the batches */
 } lamina_plan_options;
 
 LAMINA_API lamina_status lamina_plan_create(lamina_graph *graph, const lamina_plan_options *options, lamina_plan **plan);
