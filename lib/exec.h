@@ -30,6 +30,8 @@ void *lamina_exec_value(const lamina_exec *exec, int value);
 float *lamina_exec_value_gradient(const lamina_exec *exec, int value);
 /* Points a node's view at today's memory. */
 void lamina_exec_bind(lamina_exec *exec, int node);
+/* Packs a node's parameters for its forward (0), backward (1) or second run (2), if the plan does so late. Bound before. */
+lamina_status lamina_exec_pack(lamina_exec *exec, int node, int when);
 double lamina_exec_clock(void); /* milliseconds */
 /* Runs one node forward, packing its parameters first if they changed. */
 lamina_status lamina_exec_run_node(lamina_exec *exec, int node);

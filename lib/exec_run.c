@@ -6,11 +6,20 @@
 #include "random.h"
 #include "train/optimizer.h"
 
+lamina_status lamina_exec_pack(lamina_exec *exec, int n, int when) {
+  const plan_node *node = &exec->plan->nodes[n];
+  if (node->packed_buffer[when] < 0) return LAMINA_OK;
+  exec->views[n]->packed = exec->arena + exec->plan->buffers[node->packed_buffer[when]].offset;
+  const lamina_status status = node->kernel->pack(exec->views[n]);
+  return status ? lamina_fail_prefix(exec->context, status, "node '%s' (pack)", node->source->name) : LAMINA_OK;
+}
+
 lamina_status lamina_exec_run_node(lamina_exec *exec, int n) {
   plan_node *node = &exec->plan->nodes[n];
   lamina_exec_bind(exec, n);
   if (node->is_view) return LAMINA_OK;
   lamina_status status = lamina_plan_pack(exec->plan, node);
+  if (!status) status = lamina_exec_pack(exec, n, 0);
   if (status) return status;
   status = node->kernel->forward(exec->views[n]);
   return status ? lamina_fail_prefix(exec->context, status, "node '%s' (%s, forward)", node->source->name,
@@ -115,7 +124,9 @@ static lamina_status backward_node(lamina_exec *exec, int n) {
       view->d_inputs[i].data = exec->arena + exec->plan->buffers[node->temporary[i]].offset;
       view->accumulate_inputs &= ~(1ull << i);
     }
-  lamina_status status = node->kernel->backward(view);
+  lamina_status status = lamina_exec_pack(exec, n, 1);
+  if (status) return status;
+  status = node->kernel->backward(view);
   if (status)
     return lamina_fail_prefix(exec->context, status, "node '%s' (%s, backward)", node->source->name,
                               node->source->layer->name);
@@ -135,6 +146,8 @@ static lamina_status run_again(lamina_exec *exec, int n) {
     const plan_node *node = &plan->nodes[r];
     if (!node->again || node->again_time != time) continue;
     lamina_exec_bind(exec, r); /* what forward has packed is as it was: a parameter is stepped after its node's backward */
+    status = lamina_exec_pack(exec, r, 2);
+    if (status) return status;
     exec->views[r]->recompute = 1;
     status = node->kernel->forward(exec->views[r]);
     exec->views[r]->recompute = 0;

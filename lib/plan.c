@@ -46,7 +46,7 @@ static lamina_status write_parameters(lamina_plan *plan) {
 static lamina_status pack_parameters(lamina_plan *plan) {
   for (int n = 0; n < plan->node_count; n++) {
     plan_node *node = &plan->nodes[n];
-    if (node->cost.packed) {
+    if (node->cost.packed && !lamina_plan_packs_late(plan, node)) {
       node->packed = lamina_alloc(plan->context, node->cost.packed);
       if (!node->packed) return lamina_fail_memory(plan->context, node->cost.packed);
     }
@@ -187,11 +187,11 @@ lamina_status lamina_plan_get_info(const lamina_plan *plan, lamina_plan_info *in
   for (int n = 0; n < plan->node_count; n++) {
     const plan_node *node = &plan->nodes[n];
     full.saved += node->saved_buffer >= 0 ? node->cost.saved : 0;
-    full.packed += node->cost.packed;
+    full.packed += lamina_plan_packs_late(plan, node) ? 0 : node->cost.packed;
     full.flops += node->cost.flops;
     full.recomputed += node->again;
     full.fused_bytes += node->fused_bytes;
-    full.plain += lamina_plan_gradient_bytes(node);
+    full.plain += node->cost.packed + lamina_plan_gradient_bytes(node);
     full.gradients += keeps ? lamina_plan_gradient_bytes(node) : 0;
     full.frozen += plan->options.mode == LAMINA_TRAIN && !node->backward;
     for (int i = 0; i < node->source->n_params; i++)

@@ -39,6 +39,7 @@ typedef struct plan_node {
   bool gradient_is_shared; /* the gradient of input 0 has the memory of output 0's */
   lamina_cost cost;
   int saved_buffer; /* -1: none */
+  int packed_buffer[3];    /* packed when it is needed: in forward, backward and the second run; -1: not so */
   int gradients_buffer;    /* what backward writes of all parameters, if only until the node is done; -1: none */
   bool again;              /* runs a second time in the backward pass: its output is not kept */
   int again_time;          /* before the backward of the node that has this time */
@@ -95,6 +96,8 @@ bool lamina_plan_matches(const char *patterns, const char *name);
 int lamina_plan_viewed(const lamina_plan *plan, int value);
 /* Bytes of the gradients of a node's parameters, each in its 64-byte lines. */
 size_t lamina_plan_gradient_bytes(const plan_node *node);
+/* Whether a node's parameters are packed in the arena whenever it runs. */
+bool lamina_plan_packs_late(const lamina_plan *plan, const plan_node *node);
 /* Whether gradients of parameters live only until their node's backward is done with them. */
 bool lamina_plan_passes_gradients_on(const lamina_plan *plan);
 

@@ -56,6 +56,7 @@ static lamina_status clone_node(lamina_plan *plan, const graph_node *source) {
                       .epilogue = {.size = sizeof(lamina_epilogue), .lo = -INFINITY, .hi = INFINITY},
                       .add = -1,
                       .saved_buffer = -1,
+                      .packed_buffer = {-1, -1, -1},
                       .gradients_buffer = -1};
   node->inputs = copy_ints(context, source->inputs, source->n_inputs);
   node->outputs = copy_ints(context, source->outputs, source->n_outputs);

@@ -233,6 +233,23 @@ bool lamina_plan_passes_gradients_on(const lamina_plan *plan) {
   return plan->options.mode == LAMINA_TRAIN && (plan->options.early_step || plan->options.accumulate > 1);
 }
 
+/* What is frozen is packed once; what a step changes is packed anew in any case. */
+bool lamina_plan_packs_late(const lamina_plan *plan, const plan_node *node) {
+  return plan->options.pack_late && node->mode == LAMINA_TRAIN && node->cost.packed && node->kernel->pack && node->need_params;
+}
+
+static lamina_status buffer_packed(lamina_plan *plan) {
+  lamina_status status = LAMINA_OK;
+  for (int n = 0; n < plan->node_count && !status; n++) {
+    plan_node *node = &plan->nodes[n];
+    if (!lamina_plan_packs_late(plan, node)) continue;
+    const int times[] = {n, node->backward ? backward_time(plan, n) : -1, node->again ? node->again_time : -1};
+    for (int i = 0; i < 3 && !status; i++)
+      if (times[i] >= 0) status = add_buffer(plan, node->cost.packed, times[i], times[i], &node->packed_buffer[i]);
+  }
+  return status;
+}
+
 static lamina_status buffer_parameter_gradients(lamina_plan *plan) {
   lamina_status status = LAMINA_OK;
   for (int n = 0; n < plan->node_count && !status && lamina_plan_passes_gradients_on(plan); n++) {
@@ -280,7 +297,7 @@ static lamina_status assign_offsets(lamina_plan *plan) {
   return LAMINA_OK;
 }
 
-static lamina_status place(lamina_plan *plan, bool pass_gradients_on) {
+static lamina_status place(lamina_plan *plan, bool plain) {
   const size_t count = (size_t)plan->value_count + 1;
   int *times = lamina_alloc(plan->context, 3 * count * sizeof *times);
   if (!times) return lamina_fail_memory(plan->context, 3 * count * sizeof *times);
@@ -292,7 +309,8 @@ static lamina_status place(lamina_plan *plan, bool pass_gradients_on) {
   find_first_writers(plan);
   if (!status) status = buffer_gradients(plan);
   if (!status) status = buffer_saved(plan);
-  if (!status && pass_gradients_on) status = buffer_parameter_gradients(plan);
+  if (!status && !plain) status = buffer_packed(plan);
+  if (!status && !plain) status = buffer_parameter_gradients(plan);
   if (!status) status = assign_offsets(plan);
   return status;
 }
@@ -309,6 +327,7 @@ static void undo(lamina_plan *plan) {
     node->accumulate_inputs = 0;
     node->gradient_is_shared = false;
     node->saved_buffer = node->gradients_buffer = -1;
+    for (int i = 0; i < 3; i++) node->packed_buffer[i] = -1;
     for (int i = 0; i < node->n_inputs; i++) node->temporary[i] = -1;
   }
 }
@@ -320,7 +339,7 @@ static lamina_status measure_plain(lamina_plan *plan, bool *again) {
     again[n] = plan->nodes[n].again;
     plan->nodes[n].again = false;
   }
-  lamina_status status = place(plan, false);
+  lamina_status status = place(plan, true);
   plan->plain = plan->arena;
   undo(plan);
   for (int n = 0; n < plan->node_count; n++) plan->nodes[n].again = again[n];
@@ -332,6 +351,6 @@ lamina_status lamina_plan_place(lamina_plan *plan) {
   if (!again) return lamina_fail_memory(plan->context, (size_t)plan->node_count);
   lamina_status status = measure_plain(plan, again);
   lamina_free(plan->context, again);
-  if (!status) status = place(plan, true);
+  if (!status) status = place(plan, false);
   return status;
 }

@@ -107,7 +107,8 @@ static void compare(const recompute_case *c, lamina_plan_options options, int th
 START_TEST(computing_again_changes_no_bit) {
   const recompute_case *c = &cases[_i];
   compare(c, (lamina_plan_options){.in_place = c->in_place, .recompute = c->pattern}, 2, LAMINA_SGD);
-  compare(c, (lamina_plan_options){.in_place = c->in_place, .recompute = c->pattern, .early_step = 1}, 1, LAMINA_ADAM);
+  compare(c, (lamina_plan_options){.in_place = c->in_place, .recompute = c->pattern, .early_step = 1, .pack_late = 1}, 1, LAMINA_ADAM);
+  compare(c, (lamina_plan_options){.pack_late = 1}, 2, LAMINA_SGD);
   compare(c, (lamina_plan_options){.early_step = 1}, 2, LAMINA_ADAMW);
 }
 END_TEST
@@ -173,7 +174,7 @@ START_TEST(in_place_takes_less_memory) {
   lamina_plan_destroy(plan);
   ck_assert_int_eq(less.recomputed, 16);
   ck_assert_uint_eq(less.plain, plain.plain);
-  ck_assert_uint_eq(plain.plain, plain.arena + plain.gradients);
+  ck_assert_uint_eq(plain.plain, plain.arena + plain.gradients + plain.packed);
   test_that((double)less.arena < 0.8 * (double)plain.arena, "%zu bytes instead of %zu", less.arena, plain.arena);
   lamina_graph_destroy(graph);
   lamina_context_destroy(context);

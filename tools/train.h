@@ -13,7 +13,7 @@ typedef struct train_settings {
   text_list freeze;
   int64_t epochs, batch, accumulate;
   double lr, momentum, weight_decay, gamma, step_epochs, clip_norm;
-  int nesterov, partial, in_place;
+  int nesterov, partial, in_place, pack_late;
 } train_settings;
 
 /* All that decides how a run goes on: a checkpoint holds it beside the parameters. */

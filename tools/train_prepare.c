@@ -183,6 +183,7 @@ static int prepare_plans(training *t) {
                                        .outputs = "loss",
                                        .in_place = t->set.in_place,
                                        .recompute = t->set.recompute,
+                                       .pack_late = t->set.pack_late,
                                        .early_step = !(r->clip_norm > 0), /* the norm is known when all gradients are */
                                        .accumulate = r->accumulate,
                                        .freeze = *r->freeze ? r->freeze : NULL,

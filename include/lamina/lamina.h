@@ -208,6 +208,8 @@ typedef struct lamina_plan_options {
                               separated by commas, in which '*' stands for any characters ("layer1.*"); NULL: none. Each
                               runs once more, before the first node that needs it. Outputs of the graph, views, and layers
                               with states that do not know how to run again are kept. */
+  int pack_late;         /**< packed copies of weights that are trained are not kept but made anew for each forward and
+                              backward of their node, in memory that is used again */
   int early_step;        /**< gradients of parameters are not kept: lamina_exec_backward_step applies each as soon as it is
                               final, and its memory is used again */
   int64_t accumulate;    /**< gradient accumulation: gradients are the mean over so many runs (0 means 1), and a step follows
@@ -230,7 +232,7 @@ typedef struct lamina_plan_info {
   int64_t trained;       /**< numbers that get a gradient and are stepped */
   int recomputed;        /**< TRAIN: nodes that run once more in the backward pass */
   size_t gradients;      /**< bytes of parameters' gradients that an exec keeps beside the arena */
-  size_t plain;          /**< arena + gradients without in_place, recompute, early_step and accumulate */
+  size_t plain;          /**< arena + gradients + packed without in_place, recompute, pack_late, early_step, accumulate */
   double fused_bytes;    /**< memory traffic of a run that the fused nodes save, forward and backward */
 } lamina_plan_info;
 
