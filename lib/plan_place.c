@@ -235,7 +235,8 @@ bool lamina_plan_passes_gradients_on(const lamina_plan *plan) {
 
 /* What is frozen is packed once; what a step changes is packed anew in any case. */
 bool lamina_plan_packs_late(const lamina_plan *plan, const plan_node *node) {
-  return plan->options.pack_late && node->mode == LAMINA_TRAIN && node->cost.packed && node->kernel->pack && node->need_params;
+  return plan->options.pack_late && node->mode == LAMINA_TRAIN && node->need_params && node->cost.packed &&
+         node->kernel->pack;
 }
 
 static lamina_status buffer_packed(lamina_plan *plan) {
