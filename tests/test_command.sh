@@ -364,7 +364,7 @@ interrupted() {
   same_file part.safetensors whole.safetensors "weights of an interrupted run ($signal $*)"
 }
 for options in "--augment shift=2,crop=3,flip --normalise 0.13/0.31 --freeze fc1.*,bn1.* --batch-norm adapt" \
-  "--momentum 0.9 --schedule cosine" "--optimizer adam" "--accumulate 3 --clip-norm 0.5 --in-place"; do
+  "--accumulate 3 --clip-norm 0.5 --in-place" "--momentum 0.9 --schedule cosine" "--optimizer adam"; do
   expect 0 "" "$lamina" train ./tiny.json --epochs 12 --batch 16 --seed 5 $options --threads 2 --save whole.safetensors \
     --json && json
   whole=$(value epoch_losses)
