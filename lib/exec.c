@@ -14,7 +14,7 @@ double lamina_exec_clock(void) {
 
 static size_t round_up(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
-/* One block for the gradients of all parameters. */
+/* One block for the gradients of all parameters that are kept. */
 static lamina_status allocate_gradients(lamina_exec *exec) {
   const lamina_plan *plan = exec->plan;
   for (int pass = 0; pass < 2; pass++) {
@@ -23,7 +23,8 @@ static lamina_status allocate_gradients(lamina_exec *exec) {
       for (int i = 0; i < plan->nodes[n].source->n_params; i++) {
         if (!(plan->nodes[n].need_params >> i & 1)) continue;
         if (!lamina_tensor_bytes(&plan->nodes[n].source->params[i]->tensor, &bytes)) bytes = 0;
-        if (pass) exec->gradients[(size_t)n * LAMINA_MAX_PORTS + (size_t)i] = (float *)(void *)(exec->gradient_block + total);
+        const size_t at = (size_t)n * LAMINA_MAX_PORTS + (size_t)i;
+        if (pass) exec->gradients[at] = exec->written[at] = (float *)(void *)(exec->gradient_block + total);
         total += round_up(bytes);
       }
     if (pass || !total) continue;
@@ -31,6 +32,21 @@ static lamina_status allocate_gradients(lamina_exec *exec) {
     if (!exec->gradient_block) return lamina_fail_memory(exec->context, total);
   }
   return LAMINA_OK;
+}
+
+/* In the arena, those of one node side by side. */
+static void place_written(lamina_exec *exec) {
+  const lamina_plan *plan = exec->plan;
+  for (int n = 0; n < plan->node_count; n++) {
+    size_t bytes;
+    if (plan->nodes[n].gradients_buffer < 0) continue;
+    char *at = exec->arena + plan->buffers[plan->nodes[n].gradients_buffer].offset;
+    for (int i = 0; i < plan->nodes[n].source->n_params; i++) {
+      if (!(plan->nodes[n].need_params >> i & 1)) continue;
+      exec->written[(size_t)n * LAMINA_MAX_PORTS + (size_t)i] = (float *)(void *)at;
+      if (lamina_tensor_bytes(&plan->nodes[n].source->params[i]->tensor, &bytes)) at += round_up(bytes);
+    }
+  }
 }
 
 static lamina_status allocate(lamina_exec *exec) {
@@ -43,10 +59,11 @@ static lamina_status allocate(lamina_exec *exec) {
   exec->seeded = lamina_alloc_zeroed(context, values * sizeof *exec->seeded);
   exec->seeds = lamina_alloc_zeroed(context, values * sizeof *exec->seeds);
   exec->gradients = lamina_alloc_zeroed(context, nodes * LAMINA_MAX_PORTS * sizeof *exec->gradients);
+  exec->written = lamina_alloc_zeroed(context, nodes * LAMINA_MAX_PORTS * sizeof *exec->written);
   exec->forward_ms = lamina_alloc_zeroed(context, nodes * sizeof *exec->forward_ms);
   exec->backward_ms = lamina_alloc_zeroed(context, nodes * sizeof *exec->backward_ms);
   if (!exec->views || !exec->inputs || !exec->read || !exec->seeded || !exec->seeds || !exec->gradients ||
-      !exec->forward_ms || !exec->backward_ms)
+      !exec->written || !exec->forward_ms || !exec->backward_ms)
     return lamina_fail_memory(context, nodes * LAMINA_MAX_PORTS * sizeof *exec->gradients);
   exec->arena = lamina_alloc(context, plan->arena);
   if (!exec->arena) return lamina_fail_memory(context, plan->arena);
@@ -56,7 +73,10 @@ static lamina_status allocate(lamina_exec *exec) {
     exec->views[n] = lamina_plan_view(plan, &plan->nodes[n]);
     if (!exec->views[n]) return lamina_fail_memory(context, sizeof(lamina_node));
   }
-  return allocate_gradients(exec);
+  const bool keeps = !plan->options.early_step || plan->options.accumulate > 1;
+  lamina_status status = keeps ? allocate_gradients(exec) : LAMINA_OK;
+  place_written(exec);
+  return status;
 }
 
 lamina_status lamina_exec_create(lamina_plan *plan, lamina_exec **out) {
@@ -90,6 +110,7 @@ void lamina_exec_destroy(lamina_exec *exec) {
   lamina_free(context, exec->seeded);
   lamina_free(context, exec->seeds);
   lamina_free(context, exec->gradients);
+  lamina_free(context, exec->written);
   lamina_free(context, exec->gradient_block);
   lamina_free(context, exec->forward_ms);
   lamina_free(context, exec->backward_ms);
@@ -101,7 +122,8 @@ void lamina_exec_destroy(lamina_exec *exec) {
 
 void *lamina_exec_value(const lamina_exec *exec, int value) {
   const int root = exec->plan->values[value].root;
-  const int buffer = exec->plan->values[root].buffer;
+  const int again = exec->in_backward ? exec->plan->values[root].again_buffer : -1;
+  const int buffer = again >= 0 ? again : exec->plan->values[root].buffer;
   return buffer < 0 ? exec->read[root] : exec->arena + exec->plan->buffers[buffer].offset;
 }
 
@@ -123,7 +145,7 @@ void lamina_exec_bind(lamina_exec *exec, int n) {
     view->d_outputs[i].data = lamina_exec_value_gradient(exec, node->outputs[i]);
   }
   for (int i = 0; i < node->source->n_params; i++)
-    view->d_params[i].data = exec->gradients[(size_t)n * LAMINA_MAX_PORTS + (size_t)i];
+    view->d_params[i].data = exec->written[(size_t)n * LAMINA_MAX_PORTS + (size_t)i];
   if (node->add >= 0) view->epilogue.add.data = lamina_exec_value(exec, node->add);
   view->need_inputs = node->need_inputs;
   view->need_params = node->need_params;
@@ -214,8 +236,11 @@ lamina_status lamina_exec_gradient(lamina_exec *exec, const char *name, lamina_t
     for (int i = 0; i < plan->nodes[n].source->n_params; i++) {
       const lamina_entry *entry = plan->nodes[n].source->params[i];
       if (!(plan->nodes[n].need_params >> i & 1) || strcmp(entry->name, name) != 0) continue;
+      float *gradient = exec->gradients[(size_t)n * LAMINA_MAX_PORTS + (size_t)i];
+      if (!gradient)
+        return lamina_fail(exec->context, LAMINA_UNSUPPORTED, "gradient '%s': a plan with early_step keeps none", name);
       *tensor = entry->tensor;
-      tensor->data = exec->gradients[(size_t)n * LAMINA_MAX_PORTS + (size_t)i];
+      tensor->data = gradient;
       return LAMINA_OK;
     }
   return lamina_fail(exec->context, LAMINA_NOT_FOUND, "'%s' has no gradient in this plan%s", name,

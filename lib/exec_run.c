@@ -4,12 +4,22 @@
 
 #include "exec.h"
 #include "random.h"
+#include "train/optimizer.h"
+
+lamina_status lamina_exec_pack(lamina_exec *exec, int n, int when) {
+  const plan_node *node = &exec->plan->nodes[n];
+  if (node->packed_buffer[when] < 0) return LAMINA_OK;
+  exec->views[n]->packed = exec->arena + exec->plan->buffers[node->packed_buffer[when]].offset;
+  const lamina_status status = node->kernel->pack(exec->views[n]);
+  return status ? lamina_fail_prefix(exec->context, status, "node '%s' (pack)", node->source->name) : LAMINA_OK;
+}
 
 lamina_status lamina_exec_run_node(lamina_exec *exec, int n) {
   plan_node *node = &exec->plan->nodes[n];
   lamina_exec_bind(exec, n);
   if (node->is_view) return LAMINA_OK;
   lamina_status status = lamina_plan_pack(exec->plan, node);
+  if (!status) status = lamina_exec_pack(exec, n, 0);
   if (status) return status;
   status = node->kernel->forward(exec->views[n]);
   return status ? lamina_fail_prefix(exec->context, status, "node '%s' (%s, forward)", node->source->name,
@@ -50,7 +60,7 @@ static void mark_states(const lamina_plan *plan) {
 lamina_status lamina_exec_forward(lamina_exec *exec) {
   if (!exec) return LAMINA_INVALID_ARGUMENT;
   lamina_status status = take_inputs(exec);
-  exec->backward_done = false;
+  exec->backward_done = exec->in_backward = false;
   exec->current = lamina_random_stream(exec->seed, exec->run);
   for (int n = 0; n < exec->plan->node_count && !status; n++) {
     const double start = exec->timing ? lamina_exec_clock() : 0;
@@ -114,7 +124,9 @@ static lamina_status backward_node(lamina_exec *exec, int n) {
       view->d_inputs[i].data = exec->arena + exec->plan->buffers[node->temporary[i]].offset;
       view->accumulate_inputs &= ~(1ull << i);
     }
-  lamina_status status = node->kernel->backward(view);
+  lamina_status status = lamina_exec_pack(exec, n, 1);
+  if (status) return status;
+  status = node->kernel->backward(view);
   if (status)
     return lamina_fail_prefix(exec->context, status, "node '%s' (%s, backward)", node->source->name,
                               node->source->layer->name);
@@ -125,22 +137,91 @@ static lamina_status backward_node(lamina_exec *exec, int n) {
   return LAMINA_OK;
 }
 
-lamina_status lamina_exec_backward(lamina_exec *exec) {
-  if (!exec) return LAMINA_INVALID_ARGUMENT;
-  if (exec->plan->options.mode != LAMINA_TRAIN)
-    return lamina_fail(exec->context, LAMINA_INVALID_ARGUMENT, "backward: the plan is for inference; make one with TRAIN");
-  if (!exec->forward_done || exec->backward_done)
-    return lamina_fail(exec->context, LAMINA_INVALID_ARGUMENT, "backward: it must follow a forward that succeeded");
+/* Values that were not kept, and that this node's backward is the first to need. */
+static lamina_status run_again(lamina_exec *exec, int n) {
+  const lamina_plan *plan = exec->plan;
+  const int time = 2 * plan->node_count - 1 - n;
   lamina_status status = LAMINA_OK;
+  for (int r = 0; r < plan->node_count && !status; r++) {
+    const plan_node *node = &plan->nodes[r];
+    if (!node->again || node->again_time != time) continue;
+    lamina_exec_bind(exec, r); /* what forward has packed is as it was: a parameter is stepped after its node's backward */
+    status = lamina_exec_pack(exec, r, 2);
+    if (status) return status;
+    exec->views[r]->recompute = 1;
+    status = node->kernel->forward(exec->views[r]);
+    exec->views[r]->recompute = 0;
+    if (status)
+      lamina_fail_prefix(exec->context, status, "node '%s' (%s, forward once more)", node->source->name,
+                         node->source->layer->name);
+  }
+  return status;
+}
+
+/* Adds what a node's backward has written to the mean over the plan's runs. */
+static void accumulate_node(lamina_exec *exec, int n) {
+  const plan_node *node = &exec->plan->nodes[n];
+  const float scale = (float)(1.0 / (double)exec->plan->options.accumulate);
+  for (int i = 0; i < node->source->n_params; i++) {
+    if (!(node->need_params >> i & 1)) continue;
+    const size_t at = (size_t)n * LAMINA_MAX_PORTS + (size_t)i;
+    const int64_t count = lamina_tensor_count(&node->source->params[i]->tensor);
+    if (exec->accumulated == 0) memset(exec->gradients[at], 0, (size_t)count * sizeof(float));
+    exec->context->kernels.eltwise->add_scaled(count, scale, exec->written[at], exec->gradients[at]);
+  }
+}
+
+/* With `step`, each node's parameters are stepped as soon as their gradients are final. */
+static lamina_status run_backward(lamina_exec *exec, lamina_step *step) {
+  lamina_status status = LAMINA_OK;
+  if (exec->accumulated == exec->plan->options.accumulate) exec->accumulated = 0;
+  exec->in_backward = true;
   start_gradients(exec);
   for (int n = exec->plan->node_count - 1; n >= 0 && !status; n--) {
     if (!exec->plan->nodes[n].backward) continue;
     const double start = exec->timing ? lamina_exec_clock() : 0;
-    status = backward_node(exec, n);
+    status = run_again(exec, n);
+    if (!status) status = backward_node(exec, n);
+    if (!status && exec->plan->options.accumulate > 1) accumulate_node(exec, n);
+    if (!status && step) lamina_step_nodes(exec, step, n, n + 1);
     if (exec->timing) exec->backward_ms[n] = lamina_exec_clock() - start;
   }
   exec->backward_done = !status;
+  exec->accumulated = status ? 0 : exec->accumulated + 1;
   if (status) exec->forward_done = false; /* gradients have overwritten part of what it left */
+  return status;
+}
+
+static lamina_status check_backward(const lamina_exec *exec) {
+  if (exec->plan->options.mode != LAMINA_TRAIN)
+    return lamina_fail(exec->context, LAMINA_INVALID_ARGUMENT, "backward: the plan is for inference; make one with TRAIN");
+  if (!exec->forward_done || exec->backward_done)
+    return lamina_fail(exec->context, LAMINA_INVALID_ARGUMENT, "backward: it must follow a forward that succeeded");
+  return LAMINA_OK;
+}
+
+lamina_status lamina_exec_backward(lamina_exec *exec) {
+  if (!exec) return LAMINA_INVALID_ARGUMENT;
+  lamina_status status = check_backward(exec);
+  if (status) return status;
+  if (exec->plan->options.early_step)
+    return lamina_fail(exec->context, LAMINA_INVALID_ARGUMENT,
+                       "backward: a plan with early_step keeps no gradients; lamina_exec_backward_step uses them at once");
+  return run_backward(exec, NULL);
+}
+
+lamina_status lamina_exec_backward_step(lamina_exec *exec, const lamina_optimizer *optimizer) {
+  if (!exec) return LAMINA_INVALID_ARGUMENT;
+  const int64_t runs = exec->plan->options.accumulate;
+  lamina_step *step = NULL;
+  lamina_status status = check_backward(exec);
+  if (!status) status = lamina_step_begin(exec, optimizer, &step);
+  if (status) return status;
+  const bool last = exec->accumulated % runs == runs - 1; /* after `runs` of them the next one is the first again */
+  const bool early = exec->plan->options.early_step;
+  status = run_backward(exec, last && early ? step : NULL);
+  if (!status && last && !early) lamina_step_nodes(exec, step, 0, exec->plan->node_count);
+  lamina_step_end(exec, step);
   return status;
 }
 
@@ -175,7 +256,7 @@ static lamina_status run_keeping_states(lamina_exec *exec, int n) {
 const char *lamina_exec_find_not_finite(lamina_exec *exec) {
   if (!exec || take_inputs(exec)) return NULL;
   const lamina_plan *plan = exec->plan;
-  exec->forward_done = exec->backward_done = false;
+  exec->forward_done = exec->backward_done = exec->in_backward = false;
   for (int n = 0; n < plan->node_count; n++) {
     if (run_keeping_states(exec, n)) return NULL;
     for (int i = 0; i < plan->nodes[n].n_outputs; i++) {

@@ -15,6 +15,10 @@ static lamina_status read_options(lamina_graph *graph, const lamina_plan_options
                        (long long)options->batch);
   if (options->mode != LAMINA_INFER && options->mode != LAMINA_TRAIN)
     return lamina_fail(graph->context, LAMINA_INVALID_ARGUMENT, "plan options: %d is not a mode", (int)options->mode);
+  if (options->accumulate == 0) options->accumulate = 1;
+  if (options->accumulate < 0)
+    return lamina_fail(graph->context, LAMINA_INVALID_ARGUMENT, "plan options: accumulate is %lld",
+                       (long long)options->accumulate);
   const char *tune = getenv("LAMINA_PLAN_TUNE");
   if (options->tune == 0) options->tune = tune && *tune && strcmp(tune, "0") != 0;
   if (options->tune < 0) options->tune = 0;
@@ -42,7 +46,7 @@ static lamina_status write_parameters(lamina_plan *plan) {
 static lamina_status pack_parameters(lamina_plan *plan) {
   for (int n = 0; n < plan->node_count; n++) {
     plan_node *node = &plan->nodes[n];
-    if (node->cost.packed) {
+    if (node->cost.packed && !lamina_plan_packs_late(plan, node)) {
       node->packed = lamina_alloc(plan->context, node->cost.packed);
       if (!node->packed) return lamina_fail_memory(plan->context, node->cost.packed);
     }
@@ -61,6 +65,7 @@ static lamina_status build(lamina_plan *plan, const char *outputs) {
   if (!status) lamina_plan_need_gradients(plan);
   if (!status && plan->options.tune) status = write_parameters(plan); /* kernels are measured with them */
   if (!status) status = lamina_plan_choose_kernels(plan);
+  if (!status) status = lamina_plan_recompute(plan);
   if (!status) status = lamina_plan_place(plan);
   if (!status) status = write_parameters(plan);
   if (!status) status = pack_parameters(plan);
@@ -84,7 +89,7 @@ lamina_status lamina_plan_create(lamina_graph *graph, const lamina_plan_options 
   plan->options.outputs = NULL; /* the caller's memory */
   lamina_graph_retain(graph);
   status = build(plan, options.outputs);
-  plan->options.freeze = NULL;
+  plan->options.freeze = plan->options.recompute = NULL;
   if (status) {
     lamina_plan_destroy(plan);
     return status;
@@ -176,12 +181,18 @@ lamina_status lamina_plan_get_info(const lamina_plan *plan, lamina_plan_info *in
                            .unplanned = plan->unplanned,
                            .workspace = plan->workspace,
                            .timed = plan->timed,
-                           .remembered = plan->remembered};
+                           .remembered = plan->remembered,
+                           .plain = plan->plain};
+  const bool keeps = !plan->options.early_step || plan->options.accumulate > 1;
   for (int n = 0; n < plan->node_count; n++) {
     const plan_node *node = &plan->nodes[n];
     full.saved += node->saved_buffer >= 0 ? node->cost.saved : 0;
-    full.packed += node->cost.packed;
+    full.packed += lamina_plan_packs_late(plan, node) ? 0 : node->cost.packed;
     full.flops += node->cost.flops;
+    full.recomputed += node->again;
+    full.fused_bytes += node->fused_bytes;
+    full.plain += node->cost.packed + lamina_plan_gradient_bytes(node);
+    full.gradients += keeps ? lamina_plan_gradient_bytes(node) : 0;
     full.frozen += plan->options.mode == LAMINA_TRAIN && !node->backward;
     for (int i = 0; i < node->source->n_params; i++)
       if (node->need_params >> i & 1) full.trained += lamina_tensor_count(&node->source->params[i]->tensor);

@@ -17,6 +17,7 @@ typedef struct plan_value {
   bool is_output, needs_gradient;
   int root;            /* the value whose memory it shares, itself if none */
   int buffer;          /* of a root: in the arena; -1: the caller's memory (an input) */
+  int again_buffer;    /* of a root that is computed again: where it is in the backward pass; -1: it is not */
   int gradient_buffer; /* -1: none */
   int first_writer;    /* the node whose backward writes its gradient first; -1: none does */
 } plan_value;
@@ -38,6 +39,11 @@ typedef struct plan_node {
   bool gradient_is_shared; /* the gradient of input 0 has the memory of output 0's */
   lamina_cost cost;
   int saved_buffer; /* -1: none */
+  int packed_buffer[3];    /* packed when it is needed: in forward, backward and the second run; -1: not so */
+  int gradients_buffer;    /* what backward writes of all parameters, if only until the node is done; -1: none */
+  bool again;              /* runs a second time in the backward pass: its output is not kept */
+  int again_time;          /* before the backward of the node that has this time */
+  double fused_bytes;      /* memory traffic that was saved by what is merged into it */
   int *temporary;   /* by input: where a layer that cannot accumulate writes first; -1: none */
   void *packed;
   uint64_t packed_version; /* of what was packed */
@@ -62,6 +68,7 @@ struct lamina_plan {
   plan_buffer *buffers;
   size_t buffer_count, buffer_capacity;
   size_t arena, unplanned, workspace;
+  size_t plain; /* the arena without again, gradients_buffer */
   pthread_mutex_t pack_lock;
 };
 
@@ -79,7 +86,20 @@ lamina_status lamina_plan_choose_kernels(lamina_plan *plan);
 /* Before the passes (they fuse as at inference where no gradient is needed), and after them for the nodes that are left. */
 lamina_status lamina_plan_freeze(lamina_plan *plan);
 void lamina_plan_need_gradients(lamina_plan *plan);
+/* Which nodes run again in the backward pass. */
+lamina_status lamina_plan_recompute(lamina_plan *plan);
 lamina_status lamina_plan_place(lamina_plan *plan);
+
+/* Whether `name` matches one of the comma-separated patterns, in which '*' stands for any characters. */
+bool lamina_plan_matches(const char *patterns, const char *name);
+/* The value whose memory a view shows, itself if none. */
+int lamina_plan_viewed(const lamina_plan *plan, int value);
+/* Bytes of the gradients of a node's parameters, each in its 64-byte lines. */
+size_t lamina_plan_gradient_bytes(const plan_node *node);
+/* Whether a node's parameters are packed in the arena whenever it runs. */
+bool lamina_plan_packs_late(const lamina_plan *plan, const plan_node *node);
+/* Whether gradients of parameters live only until their node's backward is done with them. */
+bool lamina_plan_passes_gradients_on(const lamina_plan *plan);
 
 /* Makes a node's packed parameters current. */
 lamina_status lamina_plan_pack(lamina_plan *plan, plan_node *node);

@@ -55,7 +55,9 @@ static lamina_status clone_node(lamina_plan *plan, const graph_node *source) {
                       .n_outputs = source->n_outputs,
                       .epilogue = {.size = sizeof(lamina_epilogue), .lo = -INFINITY, .hi = INFINITY},
                       .add = -1,
-                      .saved_buffer = -1};
+                      .saved_buffer = -1,
+                      .packed_buffer = {-1, -1, -1},
+                      .gradients_buffer = -1};
   node->inputs = copy_ints(context, source->inputs, source->n_inputs);
   node->outputs = copy_ints(context, source->outputs, source->n_outputs);
   node->temporary = copy_ints(context, source->inputs, source->n_inputs);
@@ -84,6 +86,7 @@ static lamina_status clone_values(lamina_plan *plan) {
                           .port = graph->values[v]->port,
                           .root = v,
                           .buffer = -1,
+                          .again_buffer = -1,
                           .gradient_buffer = -1,
                           .first_writer = -1};
     if (graph->values[v]->producer >= 0) continue;

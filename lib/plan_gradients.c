@@ -28,8 +28,7 @@ static bool matches(const char *pattern, const char *name) {
   return !*pattern;
 }
 
-/* Whether `name` matches one of the comma-separated patterns. */
-static bool is_frozen(const char *patterns, const char *name) {
+bool lamina_plan_matches(const char *patterns, const char *name) {
   char pattern[256];
   while (patterns && lamina_next_name(&patterns, pattern, sizeof pattern) == 1)
     if (matches(pattern, name)) return true;
@@ -60,7 +59,7 @@ static bool is_frozen_node(const lamina_plan *plan, const plan_node *node) {
   for (int i = 0; i < source->n_params; i++) {
     const lamina_entry *entry = source->params[i];
     if (!entry) continue;
-    const bool is_free = !is_frozen(plan->options.freeze, entry->name);
+    const bool is_free = !lamina_plan_matches(plan->options.freeze, entry->name);
     parameters += entry->trainable;
     states += !entry->trainable;
     free_parameters += entry->trainable && is_free;
@@ -104,7 +103,7 @@ static void need_gradients_of(const lamina_plan *plan, plan_node *node) {
       node->need_inputs |= 1ull << i;
   for (int i = 0; i < node->source->n_params; i++)
     if (node->source->params[i] && node->source->params[i]->trainable &&
-        !is_frozen(plan->options.freeze, node->source->params[i]->name))
+        !lamina_plan_matches(plan->options.freeze, node->source->params[i]->name))
       node->need_params |= 1ull << i;
 }
 

@@ -24,27 +24,65 @@ static void extend(int *last, int time) {
   if (*last < time) *last = time;
 }
 
-/* last[v]: when value v itself is read or written last. */
-static void find_last_uses(const lamina_plan *plan, int *last) {
+/* Of each value: when it itself is read or written last; of one that is computed again, in the forward pass, and when it
+   is needed first and last in the backward pass. */
+typedef struct lifetimes {
+  int *last, *again_first, *again_last;
+} lifetimes;
+
+static bool is_again(const lamina_plan *plan, int value) {
+  const int producer = plan->values[value].producer;
+  return producer >= 0 && plan->nodes[producer].again;
+}
+
+static void use(const lamina_plan *plan, const lifetimes *l, int value, int time) {
+  const int viewed = lamina_plan_viewed(plan, value);
+  if (time < plan->node_count || !is_again(plan, viewed)) {
+    extend(&l->last[value], time);
+    return;
+  }
+  if (time < l->again_first[viewed]) l->again_first[viewed] = time;
+  extend(&l->again_last[viewed], time);
+}
+
+static void find_uses(const lamina_plan *plan, const lifetimes *l, int n) {
+  const plan_node *node = &plan->nodes[n];
+  const lamina_layer *layer = node->source->layer;
+  const int then = backward_time(plan, n);
+  for (int i = 0; i < node->n_inputs; i++) {
+    use(plan, l, node->inputs[i], n);
+    if (node->backward && !node->is_view && (lamina_plan_input_flags(node, i) & LAMINA_PORT_BACKWARD_READS))
+      use(plan, l, node->inputs[i], then);
+  }
+  if (node->add >= 0) use(plan, l, node->add, n);
+  if (node->add >= 0 && node->backward) use(plan, l, node->outputs[0], then); /* to tell a clamp */
+  for (int i = 0; i < node->n_outputs; i++)
+    if (node->backward && !node->is_view &&
+        (lamina_port_at(layer, LAMINA_PORT_OUTPUT, i)->flags & LAMINA_PORT_BACKWARD_READS))
+      use(plan, l, node->outputs[i], then);
+}
+
+/* A node runs again before the first that needs it, and needs its own inputs then. Those that read it come first. */
+static void find_second_runs(lamina_plan *plan, const lifetimes *l) {
+  for (int n = plan->node_count - 1; n >= 0; n--) {
+    plan_node *node = &plan->nodes[n];
+    if (!node->again) continue;
+    node->again = l->again_last[node->outputs[0]] >= 0;
+    node->again_time = l->again_first[node->outputs[0]];
+    for (int i = 0; node->again && i < node->n_inputs; i++) use(plan, l, node->inputs[i], node->again_time);
+    if (node->again && node->add >= 0) use(plan, l, node->add, node->again_time);
+  }
+}
+
+static void find_lifetimes(lamina_plan *plan, const lifetimes *l) {
   for (int v = 0; v < plan->value_count; v++) {
-    last[v] = plan->values[v].producer;
-    if (plan->values[v].is_output) last[v] = end_time(plan);
+    l->last[v] = plan->values[v].producer;
+    l->again_first[v] = end_time(plan);
+    l->again_last[v] = -1;
+    if (plan->values[v].is_output) l->last[v] = end_time(plan);
   }
-  for (int n = 0; n < plan->node_count; n++) {
-    const plan_node *node = &plan->nodes[n];
-    const lamina_layer *layer = node->source->layer;
-    for (int i = 0; i < node->n_inputs; i++) {
-      extend(&last[node->inputs[i]], n);
-      if (node->backward && !node->is_view && (lamina_plan_input_flags(node, i) & LAMINA_PORT_BACKWARD_READS))
-        extend(&last[node->inputs[i]], backward_time(plan, n));
-    }
-    if (node->add >= 0) extend(&last[node->add], n);
-    if (node->add >= 0 && node->backward) extend(&last[node->outputs[0]], backward_time(plan, n)); /* to tell a clamp */
-    for (int i = 0; i < node->n_outputs; i++)
-      if (node->backward && !node->is_view &&
-          (lamina_port_at(layer, LAMINA_PORT_OUTPUT, i)->flags & LAMINA_PORT_BACKWARD_READS))
-        extend(&last[node->outputs[i]], backward_time(plan, n));
-  }
+  for (int n = 0; n < plan->node_count; n++) find_uses(plan, l, n);
+  find_second_runs(plan, l);
 }
 
 /* Whether another input lies in the memory of input 0: the layer reads it after it has begun to write its output. */
@@ -63,6 +101,7 @@ static void join_values(lamina_plan *plan, int *last) {
     const int root = plan->values[node->inputs[0]].root;
     const bool ours = plan->values[root].producer >= 0;
     const bool in_place = (node->source->layer->flags & LAMINA_LAYER_IN_PLACE) && ours && last[root] <= n &&
+                          !node->again && !is_again(plan, root) &&
                           y->shape.dtype == plan->values[node->inputs[0]].shape.dtype &&
                           value_bytes(plan, node->outputs[0]) == value_bytes(plan, node->inputs[0]) && node->add < 0 &&
                           !is_read_again(plan, node);
@@ -90,7 +129,7 @@ static lamina_status add_buffer(lamina_plan *plan, size_t bytes, int first, int 
   return LAMINA_OK;
 }
 
-static lamina_status buffer_values(lamina_plan *plan, const int *last) {
+static lamina_status buffer_values(lamina_plan *plan, const lifetimes *l) {
   for (int n = 0; n < plan->node_count; n++)
     for (int i = 0; i < plan->nodes[n].n_outputs; i++) {
       const int v = plan->nodes[n].outputs[i];
@@ -99,7 +138,9 @@ static lamina_status buffer_values(lamina_plan *plan, const int *last) {
         count_unplanned(plan, bytes);
         continue;
       }
-      lamina_status status = add_buffer(plan, bytes, n, last[v], &plan->values[v].buffer);
+      lamina_status status = add_buffer(plan, bytes, n, l->last[v], &plan->values[v].buffer);
+      if (!status && plan->nodes[n].again)
+        status = add_buffer(plan, bytes, l->again_first[v], l->again_last[v], &plan->values[v].again_buffer);
       if (status) return status;
     }
   return LAMINA_OK;
@@ -172,11 +213,52 @@ static lamina_status buffer_saved(lamina_plan *plan) {
   for (int n = 0; n < plan->node_count; n++) {
     plan_node *node = &plan->nodes[n];
     if (!node->cost.saved) continue;
-    lamina_status status =
-        add_buffer(plan, node->cost.saved, n, node->backward ? backward_time(plan, n) : n, &node->saved_buffer);
+    int last = node->backward ? backward_time(plan, n) : n;
+    if (node->again) extend(&last, node->again_time);
+    lamina_status status = add_buffer(plan, node->cost.saved, n, last, &node->saved_buffer);
     if (status) return status;
   }
   return LAMINA_OK;
+}
+
+size_t lamina_plan_gradient_bytes(const plan_node *node) {
+  size_t total = 0, bytes;
+  for (int i = 0; i < node->source->n_params; i++)
+    if ((node->need_params >> i & 1) && lamina_tensor_bytes(&node->source->params[i]->tensor, &bytes))
+      total += (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+  return total;
+}
+
+bool lamina_plan_passes_gradients_on(const lamina_plan *plan) {
+  return plan->options.mode == LAMINA_TRAIN && (plan->options.early_step || plan->options.accumulate > 1);
+}
+
+/* What is frozen is packed once; what a step changes is packed anew in any case. */
+bool lamina_plan_packs_late(const lamina_plan *plan, const plan_node *node) {
+  return plan->options.pack_late && node->mode == LAMINA_TRAIN && node->need_params && node->cost.packed &&
+         node->kernel->pack;
+}
+
+static lamina_status buffer_packed(lamina_plan *plan) {
+  lamina_status status = LAMINA_OK;
+  for (int n = 0; n < plan->node_count && !status; n++) {
+    plan_node *node = &plan->nodes[n];
+    if (!lamina_plan_packs_late(plan, node)) continue;
+    const int times[] = {n, node->backward ? backward_time(plan, n) : -1, node->again ? node->again_time : -1};
+    for (int i = 0; i < 3 && !status; i++)
+      if (times[i] >= 0) status = add_buffer(plan, node->cost.packed, times[i], times[i], &node->packed_buffer[i]);
+  }
+  return status;
+}
+
+static lamina_status buffer_parameter_gradients(lamina_plan *plan) {
+  lamina_status status = LAMINA_OK;
+  for (int n = 0; n < plan->node_count && !status && lamina_plan_passes_gradients_on(plan); n++) {
+    const size_t bytes = lamina_plan_gradient_bytes(&plan->nodes[n]);
+    const int time = backward_time(plan, n);
+    if (bytes) status = add_buffer(plan, bytes, time, time, &plan->nodes[n].gradients_buffer);
+  }
+  return status;
 }
 
 static int larger_first(const void *a, const void *b) {
@@ -216,16 +298,60 @@ static lamina_status assign_offsets(lamina_plan *plan) {
   return LAMINA_OK;
 }
 
-lamina_status lamina_plan_place(lamina_plan *plan) {
-  int *last = lamina_alloc(plan->context, ((size_t)plan->value_count + 1) * sizeof *last);
-  if (!last) return lamina_fail_memory(plan->context, (size_t)plan->value_count * sizeof *last);
-  find_last_uses(plan, last);
-  join_values(plan, last);
-  lamina_status status = buffer_values(plan, last);
-  lamina_free(plan->context, last);
+static lamina_status place(lamina_plan *plan, bool plain) {
+  const size_t count = (size_t)plan->value_count + 1;
+  int *times = lamina_alloc(plan->context, 3 * count * sizeof *times);
+  if (!times) return lamina_fail_memory(plan->context, 3 * count * sizeof *times);
+  const lifetimes l = {times, times + count, times + 2 * count};
+  find_lifetimes(plan, &l);
+  join_values(plan, l.last);
+  lamina_status status = buffer_values(plan, &l);
+  lamina_free(plan->context, times);
   find_first_writers(plan);
   if (!status) status = buffer_gradients(plan);
   if (!status) status = buffer_saved(plan);
+  if (!status && !plain) status = buffer_packed(plan);
+  if (!status && !plain) status = buffer_parameter_gradients(plan);
   if (!status) status = assign_offsets(plan);
+  return status;
+}
+
+static void undo(lamina_plan *plan) {
+  plan->buffer_count = plan->arena = plan->unplanned = 0;
+  for (int v = 0; v < plan->value_count; v++) {
+    plan_value *value = &plan->values[v];
+    value->root = v;
+    value->buffer = value->again_buffer = value->gradient_buffer = value->first_writer = -1;
+  }
+  for (int n = 0; n < plan->node_count; n++) {
+    plan_node *node = &plan->nodes[n];
+    node->accumulate_inputs = 0;
+    node->gradient_is_shared = false;
+    node->saved_buffer = node->gradients_buffer = -1;
+    for (int i = 0; i < 3; i++) node->packed_buffer[i] = -1;
+    for (int i = 0; i < node->n_inputs; i++) node->temporary[i] = -1;
+  }
+}
+
+/* What memory would be without the options that save some, for people to compare: nothing runs again, and the gradients of
+   parameters are not in the arena. */
+static lamina_status measure_plain(lamina_plan *plan, bool *again) {
+  for (int n = 0; n < plan->node_count; n++) {
+    again[n] = plan->nodes[n].again;
+    plan->nodes[n].again = false;
+  }
+  lamina_status status = place(plan, true);
+  plan->plain = plan->arena;
+  undo(plan);
+  for (int n = 0; n < plan->node_count; n++) plan->nodes[n].again = again[n];
+  return status;
+}
+
+lamina_status lamina_plan_place(lamina_plan *plan) {
+  bool *again = lamina_alloc(plan->context, (size_t)plan->node_count + 1);
+  if (!again) return lamina_fail_memory(plan->context, (size_t)plan->node_count);
+  lamina_status status = measure_plain(plan, again);
+  lamina_free(plan->context, again);
+  if (!status) status = place(plan, false);
   return status;
 }

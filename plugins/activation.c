@@ -159,7 +159,7 @@ static const lamina_attr *const clip_attrs[] = {&clip_min, &clip_max, NULL};
                                           .version = 1,                                                                \
                                           .doc = text,                                                                 \
                                           .flags = LAMINA_LAYER_IN_PLACE | LAMINA_LAYER_BACKWARD_IN_PLACE |            \
-                                                   LAMINA_LAYER_ACCUMULATES,                                           \
+                                                   LAMINA_LAYER_ACCUMULATES | LAMINA_LAYER_CHEAP,                      \
                                           .attrs = layer_attrs,                                                        \
                                           .ports = layer_ports,                                                        \
                                           .kernels = id##_kernels,                                                     \

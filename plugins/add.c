@@ -108,7 +108,7 @@ const lamina_layer lamina_layer_add = {.size = sizeof(lamina_layer),
                                        .version = 1,
                                        .doc = "sum of its inputs, element by element",
                                        .flags = LAMINA_LAYER_IN_PLACE | LAMINA_LAYER_BACKWARD_IN_PLACE |
-                                                LAMINA_LAYER_ACCUMULATES,
+                                                LAMINA_LAYER_ACCUMULATES | LAMINA_LAYER_CHEAP,
                                        .epilogues = LAMINA_EPILOGUE_CLAMP,
                                        .attrs = attrs,
                                        .ports = ports,

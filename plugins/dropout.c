@@ -84,7 +84,7 @@ const lamina_layer lamina_layer_dropout = {
     .version = 1,
     .doc = "in training sets random elements to 0 and scales the others by 1/(1-p)",
     .flags = LAMINA_LAYER_IN_PLACE | LAMINA_LAYER_BACKWARD_IN_PLACE | LAMINA_LAYER_ACCUMULATES |
-             LAMINA_LAYER_TRAINS_DIFFERENTLY,
+             LAMINA_LAYER_TRAINS_DIFFERENTLY | LAMINA_LAYER_CHEAP,
     .attrs = attrs,
     .ports = ports,
     .kernels = kernels,

@@ -364,7 +364,7 @@ interrupted() {
   same_file part.safetensors whole.safetensors "weights of an interrupted run ($signal $*)"
 }
 for options in "--augment shift=2,crop=3,flip --normalise 0.13/0.31 --freeze fc1.*,bn1.* --batch-norm adapt" \
-  "--momentum 0.9 --schedule cosine" "--optimizer adam"; do
+  "--accumulate 3 --clip-norm 0.5 --in-place" "--momentum 0.9 --schedule cosine" "--optimizer adam"; do
   expect 0 "" "$lamina" train ./tiny.json --epochs 12 --batch 16 --seed 5 $options --threads 2 --save whole.safetensors \
     --json && json
   whole=$(value epoch_losses)
@@ -383,6 +383,28 @@ expect 1 "was made with --augment flip" "$lamina" train ./tiny.json --resume kep
 expect 1 "was made with --freeze fc1.*" "$lamina" train ./tiny.json --resume kept.safetensors --epochs 3 --freeze 'bn*'
 expect 1 "was made with --normalise 0.1/0.3" "$lamina" train ./tiny.json --resume kept.safetensors --normalise 0/1
 expect 1 "was made without --augment" "$lamina" train ./tiny.json --resume one.safetensors --augment flip --epochs 3
+
+echo "memory in training"
+memory="train ./tiny.json --epochs 1 --batch 8 --data small --seed 2 --json"
+expect 0 "" "$lamina" $memory --save plain.safetensors && json
+plain=$(value epoch_losses)
+for options in "--in-place" "--recompute bn1,fc* --pack-late" "--in-place --pack-late --accumulate 1 --clip-norm 1e9"; do
+  expect 0 "" "$lamina" $memory $options --save less.safetensors && json
+  same "$(value epoch_losses)" "$plain" "losses with $options"
+  same "$(cksum <less.safetensors)" "$(cksum <plain.safetensors)" "weights with $options"
+done
+expect 0 "" "$lamina" $memory --clip-norm 0.01 && json
+[ "$(value epoch_losses)" != "$plain" ] || bad "--clip-norm 0.01 changes nothing"
+expect 0 "2 batches of 8" "$lamina" train ./tiny.json --epochs 1 --batch 8 --data small --accumulate 2 --save acc.safetensors
+expect 1 "made with --accumulate 2" "$lamina" train ./tiny.json --resume acc.safetensors --accumulate 3 --epochs 2
+expect 1 "--accumulate 1000 times --batch 32 is larger" "$lamina" train ./tiny.json --batch 32 --accumulate 1000
+expect 1 "recompute: no node matches 'conv*'" "$lamina" train ./tiny.json --recompute 'conv*'
+expect 2 "belong to --train" "$lamina" time ./tiny.json --in-place
+expect 0 "computed again for the backward pass" "$lamina" explain ./tiny.json --train --in-place --early-step --pack-late
+grep -q "without what saves memory in training" out || bad "no word of the memory without"
+expect 0 "" "$lamina" explain ./tiny.json --train --in-place --json && json
+[ "$(value recomputed)" -gt 0 ] || bad "explain --json: nothing is computed again"
+expect 0 "" "$lamina" time ./tiny.json --train --early-step --in-place --pack-late --recompute fc1 --runs 3 --json && json
 
 echo "fine-tuning"
 sed 's/"out_features": 10/"out_features": 12/' tiny.json >wide.json

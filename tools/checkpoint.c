@@ -52,6 +52,8 @@ static const field fields[] = {
     LATER_FIELD("batch_norm", FIELD_TEXT, batch_norm, "frozen"),
     LATER_FIELD("augment", FIELD_TEXT, augment, ""),
     LATER_FIELD("normalise", FIELD_TEXT, normalise, ""),
+    LATER_FIELD("accumulate", FIELD_INT, accumulate, "1"),
+    LATER_FIELD("clip_norm", FIELD_REAL, clip_norm, "0"),
 };
 
 enum { FIELD_COUNT = (int)(sizeof fields / sizeof *fields) };
@@ -219,7 +221,7 @@ static double *read_list(const training *t, const char *file, const char *key, i
 
 /* What a damaged or forged file could hold. The step is compared with the data later. */
 static bool sane(const run *r) {
-  return r->epochs >= 1 && r->epochs <= 1000000 && r->batch >= 1 && r->epoch >= 0 && r->epoch <= r->epochs &&
+  return r->epochs >= 1 && r->epochs <= 1000000 && r->batch >= 1 && r->accumulate >= 1 && r->epoch >= 0 && r->epoch <= r->epochs &&
          r->step >= 0 && r->lr >= 0 && r->seconds >= 0 && r->train_seconds >= 0 && r->step_epochs > 0;
 }
 

@@ -23,6 +23,9 @@ static const option options[] = {{"batch", "N", OPTION_INT, offsetof(explain_set
                                   NULL, "keep every node as it is written"},
                                  {"tune", NULL, OPTION_FLAG, offsetof(explain_settings, plan.tune), 0, 0, NULL,
                                   "measure the kernels that a node could have, take the fastest and remember it"},
+                                 MEMORY_OPTIONS(explain_settings, plan.),
+                                 {"early-step", NULL, OPTION_FLAG, offsetof(explain_settings, plan.early_step), 0, 0, NULL,
+                                  "in training: a parameter is stepped as soon as its gradient is final, which is not kept"},
                                  {NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
 
 static void write_text(void *user, const char *text) {
@@ -37,11 +40,11 @@ static json_t *shape_json(const lamina_tensor *tensor) {
 }
 
 static json_t *node_json(const lamina_node_info *n) {
-  return json_pack("{s:s s:s s:s s:s s:s s:s s:s s:o s:f s:f s:f s:f}", "name", n->name, "type", n->type, "kernel",
+  return json_pack("{s:s s:s s:s s:s s:s s:s s:s s:o s:f s:f s:f s:f s:f s:b}", "name", n->name, "type", n->type, "kernel",
                    n->kernel ? n->kernel : "", "isa", n->isa ? n->isa : "", "algorithm",
                    n->algorithm ? n->algorithm : "", "fused", n->fused ? n->fused : "", "rejected",
                    n->rejected ? n->rejected : "", "shape", shape_json(&n->output), "flops", n->flops, "bytes",
-                   n->bytes, "backward_flops", n->backward_flops, "backward_bytes", n->backward_bytes);
+                   n->bytes, "backward_flops", n->backward_flops, "backward_bytes", n->backward_bytes, "fused_bytes", n->fused_bytes, "recomputed", n->recomputed);
 }
 
 static int explain_json(const session *s, const model *m, const plan_settings *set, const lamina_plan *plan,
@@ -55,12 +58,13 @@ static int explain_json(const session *s, const model *m, const plan_settings *s
     }
     json_array_append_new(nodes, node_json(&n));
   }
-  return print_json(json_pack("{s:s s:s s:I s:s s:i s:o s:i s:I s:I s:I s:I s:I s:f s:f}", "model", m->name, "mode",
+  return print_json(json_pack("{s:s s:s s:I s:s s:i s:o s:i s:I s:I s:I s:I s:I s:I s:I s:f s:i s:f s:f}", "model", m->name, "mode",
                               set->train ? "train" : "infer", "batch", (json_int_t)set->batch, "isa", s->info.isa,
                               "threads", s->info.threads, "nodes", nodes, "fused", i->fused, "arena_bytes",
                               (json_int_t)i->arena, "unplanned_bytes", (json_int_t)i->unplanned, "saved_bytes",
                               (json_int_t)i->saved, "packed_bytes", (json_int_t)i->packed, "workspace_bytes",
-                              (json_int_t)i->workspace, "flops", i->flops, "backward_flops", i->backward_flops));
+                              (json_int_t)i->workspace, "gradient_bytes", (json_int_t)i->gradients, "plain_bytes",
+                              (json_int_t)i->plain, "fused_bytes", i->fused_bytes, "recomputed", i->recomputed, "flops", i->flops, "backward_flops", i->backward_flops));
 }
 
 static int run_command(const command *self, int argc, char **argv) {

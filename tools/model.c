@@ -218,9 +218,15 @@ int model_plan(model *m, const session *s, const plan_settings *set, lamina_plan
   char patterns[FREEZE_MAX];
   if (freeze_patterns(&set->freeze, patterns, sizeof patterns)) return EXIT_ERROR;
   if (*patterns && !set->train) return usage_error(s->of, "--freeze belongs to --train");
+  if ((set->in_place || set->recompute || set->pack_late || set->early_step) && !set->train)
+    return usage_error(s->of, "--in-place, --recompute, --pack-late and --early-step belong to --train");
   const lamina_plan_options options = {.size = sizeof options,
                                        .freeze = *patterns ? patterns : NULL,
                                        .adapt_states = set->batch_norm && !strcmp(set->batch_norm, "adapt"),
+                                       .in_place = set->in_place,
+                                       .recompute = set->recompute,
+                                       .pack_late = set->pack_late,
+                                       .early_step = set->early_step,
                                        .mode = set->train ? LAMINA_TRAIN : LAMINA_INFER,
                                        .batch = set->batch,
                                        .outputs = set->train ? "loss" : NULL,

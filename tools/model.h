@@ -31,8 +31,18 @@ typedef struct plan_settings {
   int64_t batch;
   int train, strict, no_fusion, tune;
   text_list freeze;
-  const char *batch_norm;
+  const char *batch_norm, *recompute;
+  int in_place, pack_late, early_step;
 } plan_settings;
+
+/* Rows of a table of options: what trades time for memory in a plan to train. */
+#define MEMORY_OPTIONS(settings, member)                                                                               \
+  {"in-place", NULL, OPTION_FLAG, offsetof(settings, member in_place), 0, 0, NULL,                                     \
+   "in training: outputs of batch norm and other cheap layers are not kept but computed again; same results"},         \
+  {"recompute", "PATTERN", OPTION_TEXT, offsetof(settings, member recompute), 0, 0, NULL,                              \
+   "in training: outputs of such nodes are not kept but computed again: 'layer1.*,layer2.*'; same results"},           \
+  {"pack-late", NULL, OPTION_FLAG, offsetof(settings, member pack_late), 0, 0, NULL,                                   \
+   "in training: packed copies of the weights are not kept but made whenever they are needed; same results"}
 
 /* The patterns of --freeze, separated by commas; "" for none. */
 int freeze_patterns(const text_list *given, char *patterns, size_t size);

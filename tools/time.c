@@ -26,6 +26,9 @@ static const option options[] = {{"batch", "N", OPTION_INT, offsetof(time_settin
                                   "keep every node as it is written"},
                                  {"tune", NULL, OPTION_FLAG, offsetof(time_settings, plan.tune), 0, 0, NULL,
                                   "measure the kernels that a node could have, take the fastest and remember it"},
+                                 MEMORY_OPTIONS(time_settings, plan.),
+                                 {"early-step", NULL, OPTION_FLAG, offsetof(time_settings, plan.early_step), 0, 0, NULL,
+                                  "in training: a parameter is stepped as soon as its gradient is final, which is not kept"},
                                  {NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
 
 static double gflops(double flops, double ms) { return ms > 0 ? flops / ms * 1e-6 : 0; }

@@ -61,6 +61,11 @@ static int run_once(bench *b) {
   b->forward = 1e3 * (middle - start);
   b->backward = b->step = 0;
   if (!b->set->train) return EXIT_OK;
+  if (b->set->early_step) { /* both in one */
+    if (lamina_exec_backward_step(b->exec, &b->optimizer)) return fail_library(b->s, "backward");
+    b->backward = 1e3 * (now_seconds() - middle);
+    return EXIT_OK;
+  }
   if (lamina_exec_backward(b->exec)) return fail_library(b->s, "backward");
   const double end = now_seconds();
   if (lamina_exec_step(b->exec, &b->optimizer)) return fail_library(b->s, "step");

@@ -14,6 +14,11 @@ static const option options[] = {
     {"epochs", "N", OPTION_INT, offsetof(train_settings, epochs), 1, 1000000, NULL,
      "passes over the training images (default 3)"},
     {"batch", "N", OPTION_INT, offsetof(train_settings, batch), 1, 1 << 24, NULL, "images in a step (default 64)"},
+    {"accumulate", "N", OPTION_INT, offsetof(train_settings, accumulate), 1, 1 << 20, NULL,
+     "a step takes the mean gradient of N batches, in the memory of one (default 1)"},
+    {"clip-norm", "F", OPTION_REAL, offsetof(train_settings, clip_norm), DBL_MIN, 1e30, NULL,
+     "scale the gradients of a step so that their norm is at most F"},
+    MEMORY_OPTIONS(train_settings, ),
     {"lr", "F", OPTION_REAL, offsetof(train_settings, lr), DBL_MIN, 1e6, NULL,
      "learning rate (default 0.05 for sgd, 0.001 for adam and adamw)"},
     {"optimizer", "NAME", OPTION_CHOICE, offsetof(train_settings, optimizer), 0, 0, "sgd|adam|adamw",
@@ -77,6 +82,11 @@ static void print_start(const training *t) {
   fprintf(out, "run     %s, lr %g%s, weight decay %g, %s schedule; batch %lld, seed %llu; %s, %d thread%s\n",
           r->optimizer, r->lr, extra, r->weight_decay, r->schedule, (long long)r->batch, (unsigned long long)r->seed,
           t->s.info.isa, t->s.info.threads, t->s.info.threads == 1 ? "" : "s");
+  if (r->accumulate > 1 || r->clip_norm > 0) {
+    fprintf(out, "step    %lld batches of %lld", (long long)r->accumulate, (long long)r->batch);
+    if (r->clip_norm > 0) fprintf(out, "; the gradients' norm is clipped to %g", r->clip_norm);
+    fprintf(out, "\n");
+  }
   fprintf(out, "memory  %s for activations and gradients; without planning %s (%.0f %% saved)\n",
           bytes_text((double)i->arena, arena, sizeof arena),
           bytes_text((double)i->unplanned, unplanned, sizeof unplanned),
@@ -95,7 +105,7 @@ static json_t *number_list(const double *values, int64_t count) {
 
 static int print_result(const training *t, bool interrupted) {
   const run *r = &t->run;
-  const double images = (double)((r->epoch * t->steps + r->step) * r->batch);
+  const double images = (double)((r->epoch * t->steps + r->step) * r->accumulate * r->batch);
   const double last_loss = r->epoch ? r->losses[r->epoch - 1] : NAN;
   const double last_accuracy = r->epoch ? r->accuracies[r->epoch - 1] : NAN;
   json_t *o =
@@ -137,6 +147,7 @@ static int run_command(const command *self, int argc, char **argv) {
   training *t = calloc(1, sizeof *t);
   if (!t) return fail("out of memory");
   t->set.batch = 64;
+  t->set.accumulate = 1;
   int status = options_parse(self, argc, argv, &t->set, &t->line);
   if (status == OPTIONS_RUN && t->set.save && ends_in_train(t->set.save))
     status = usage_error(self, "--save names the weights' file; the training state is written beside it as FILE.train");

@@ -9,11 +9,11 @@
 /* The command line. */
 typedef struct train_settings {
   common_settings common;
-  const char *data, *optimizer, *schedule, *save, *resume, *init, *batch_norm, *augment, *normalise;
+  const char *data, *optimizer, *schedule, *save, *resume, *init, *batch_norm, *augment, *normalise, *recompute;
   text_list freeze;
-  int64_t epochs, batch;
-  double lr, momentum, weight_decay, gamma, step_epochs;
-  int nesterov, partial;
+  int64_t epochs, batch, accumulate;
+  double lr, momentum, weight_decay, gamma, step_epochs, clip_norm;
+  int nesterov, partial, in_place, pack_late;
 } train_settings;
 
 /* All that decides how a run goes on: a checkpoint holds it beside the parameters. */
@@ -23,8 +23,8 @@ typedef struct run {
   char fingerprint[96]; /* of the data */
   char freeze[FREEZE_MAX], batch_norm[8], augment[AUGMENT_MAX], normalise[NORMALISE_MAX];
   uint64_t seed;
-  int64_t epochs, batch, nesterov;
-  double lr, momentum, weight_decay, gamma, step_epochs;
+  int64_t epochs, batch, accumulate, nesterov; /* a step takes `accumulate` batches */
+  double lr, momentum, weight_decay, gamma, step_epochs, clip_norm; /* clip_norm 0: none */
   int64_t epoch, step;           /* epochs done; steps done in the one that runs */
   double loss_sum;               /* of those steps */
   double seconds, train_seconds; /* so far: all, and without the tests after each epoch */

@@ -39,25 +39,50 @@ static int report_not_finite(training *t) {
   return EXIT_ERROR;
 }
 
-static int train_step(training *t) {
+/* Forward and backward of one batch, and the step after the last of those that it takes. */
+static int train_batch(training *t, int64_t k) {
   run *r = &t->run;
+  const int64_t step = global_step(r, t->steps);
   lamina_tensor loss, labels;
   const double started = now_seconds();
   if (lamina_batches_next(t->batches, &t->images, &labels) ||
       lamina_exec_set_input(t->exec, t->model.input, &t->images) || lamina_exec_set_input(t->exec, "labels", &labels))
-    return fail_library(&t->s, "step %lld: data", (long long)global_step(r, t->steps) + 1);
+    return fail_library(&t->s, "step %lld: data", (long long)step + 1);
   t->waited += now_seconds() - started;
-  lamina_exec_seed(t->exec, r->seed, (uint64_t)global_step(r, t->steps));
+  lamina_exec_seed(t->exec, r->seed, (uint64_t)(step * r->accumulate + k));
   if (lamina_exec_forward(t->exec) || lamina_exec_output(t->exec, "loss", &loss))
-    return fail_library(&t->s, "step %lld: forward", (long long)global_step(r, t->steps) + 1);
+    return fail_library(&t->s, "step %lld: forward", (long long)step + 1);
   const float value = *(const float *)loss.data;
   if (!isfinite(value)) return report_not_finite(t);
+  r->loss_sum += value / (double)r->accumulate;
+  if (!(r->clip_norm > 0)) {
+    if (lamina_exec_backward_step(t->exec, &t->optimizer))
+      return fail_library(&t->s, "step %lld: backward", (long long)step + 1);
+  } else if (lamina_exec_backward(t->exec) ||
+             (k == r->accumulate - 1 && (lamina_exec_clip_gradients(t->exec, r->clip_norm, NULL) ||
+                                         lamina_exec_step(t->exec, &t->optimizer)))) {
+    return fail_library(&t->s, "step %lld: backward", (long long)step + 1);
+  }
+  return EXIT_OK;
+}
+
+static int train_step(training *t) {
+  run *r = &t->run;
   t->optimizer.lr = lamina_schedule_rate(&t->schedule, (double)r->epoch + (double)r->step / (double)t->steps);
-  if (lamina_exec_backward(t->exec) || lamina_exec_step(t->exec, &t->optimizer))
-    return fail_library(&t->s, "step %lld: backward", (long long)global_step(r, t->steps) + 1);
-  r->loss_sum += value;
+  for (int64_t k = 0; k < r->accumulate; k++)
+    if (train_batch(t, k)) return EXIT_ERROR;
   r->step++;
   t->saved = false;
+  return EXIT_OK;
+}
+
+/* Batches that are too few for a step wait, as single images do, for the next epoch's shuffle. */
+static int skip_batches(training *t) {
+  const run *r = &t->run;
+  lamina_tensor labels;
+  const int64_t left = t->data.info.count[LAMINA_SPLIT_TRAIN] / r->batch % r->accumulate;
+  for (int64_t i = 0; i < left; i++)
+    if (lamina_batches_next(t->batches, &t->images, &labels)) return fail_library(&t->s, "data");
   return EXIT_OK;
 }
 
@@ -70,7 +95,7 @@ static void show_progress(training *t, double started, int64_t first) {
   const double left = per_step * (double)(t->steps * (r->epochs - r->epoch) - r->step);
   progress_update(&t->progress, "epoch %lld/%lld  step %lld/%lld  loss %.4f  %.0f images/s  %s left",
                   (long long)r->epoch + 1, (long long)r->epochs, (long long)r->step, (long long)t->steps,
-                  r->loss_sum / (double)r->step, (double)r->batch / per_step, duration_text(left, eta, sizeof eta));
+                  r->loss_sum / (double)r->step, (double)(r->batch * r->accumulate) / per_step, duration_text(left, eta, sizeof eta));
 }
 
 /* Tests, records and prints the epoch that has just ended. */
@@ -88,7 +113,7 @@ static int end_epoch(training *t, double train_seconds, int64_t steps_here) {
   t->saved = false;
   fprintf(t->s.human, "epoch %lld/%lld  loss %.6g  test accuracy %.4f  %.0f images/s  %.*f s\n", (long long)r->epoch,
           (long long)r->epochs, r->losses[r->epoch - 1], e.accuracy,
-          train_seconds > 0 ? (double)(steps_here * r->batch) / train_seconds : 0, train_seconds < 10 ? 2 : 1,
+          train_seconds > 0 ? (double)(steps_here * r->accumulate * r->batch) / train_seconds : 0, train_seconds < 10 ? 2 : 1,
           train_seconds);
   fflush(t->s.human);
   return EXIT_OK;
@@ -106,6 +131,7 @@ static int run_epoch(training *t) {
   const double seconds = now_seconds() - started;
   r->train_seconds += seconds;
   if (caught_signal) return EXIT_OK;
+  if (skip_batches(t)) return EXIT_ERROR;
   return end_epoch(t, seconds, r->step - first);
 }
 

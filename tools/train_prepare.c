@@ -27,6 +27,7 @@ static void default_settings(training *t) {
   r->seed = set->common.seed;
   r->epochs = 3;
   r->batch = set->batch;
+  r->accumulate = set->accumulate;
   r->lr = sgd ? 0.05 : defaults.lr;
   r->momentum = sgd ? 0.9 : 0;
   r->weight_decay = defaults.weight_decay;
@@ -42,6 +43,7 @@ static void apply_settings(training *t) {
   if (option_given(&t->line, "lr")) r->lr = set->lr;
   if (option_given(&t->line, "momentum")) r->momentum = set->momentum;
   if (option_given(&t->line, "weight-decay")) r->weight_decay = set->weight_decay;
+  if (option_given(&t->line, "clip-norm")) r->clip_norm = set->clip_norm;
   if (option_given(&t->line, "gamma")) r->gamma = set->gamma;
   if (option_given(&t->line, "step-epochs")) r->step_epochs = set->step_epochs;
   if (set->nesterov) r->nesterov = 1;
@@ -76,6 +78,9 @@ static int check_resumed(const training *t, const char *file) {
   if (option_given(&t->line, "batch") && set->batch != r->batch)
     return fail("%s was made with --batch %lld: a run cannot go on with --batch %lld; leave --batch out", file,
                 (long long)r->batch, (long long)set->batch);
+  if (option_given(&t->line, "accumulate") && set->accumulate != r->accumulate)
+    return fail("%s was made with --accumulate %lld: a run cannot go on with --accumulate %lld; leave it out", file,
+                (long long)r->accumulate, (long long)set->accumulate);
   if (option_given(&t->line, "seed") && set->common.seed != r->seed)
     return fail("%s was made with --seed %llu: a run cannot go on with --seed %llu; leave --seed out", file,
                 (unsigned long long)r->seed, (unsigned long long)set->common.seed);
@@ -129,7 +134,10 @@ static int prepare_data(training *t, const char *file) {
     return fail("--batch %lld is larger than the data, which has %lld training images", (long long)r->batch,
                 (long long)count[LAMINA_SPLIT_TRAIN]);
   if (count[LAMINA_SPLIT_TEST] < 1) return fail("%s: there are no test images", *r->data ? r->data : "embedded digits");
-  t->steps = count[LAMINA_SPLIT_TRAIN] / r->batch; /* the images left over wait for the next epoch's shuffle */
+  t->steps = count[LAMINA_SPLIT_TRAIN] / r->batch / r->accumulate; /* the images left over wait for the next epoch's shuffle */
+  if (!t->steps)
+    return fail("--accumulate %lld times --batch %lld is larger than the data, which has %lld training images",
+                (long long)r->accumulate, (long long)r->batch, (long long)count[LAMINA_SPLIT_TRAIN]);
   if (r->step > t->steps) return fail("%s: step %lld of %lld steps", file, (long long)r->step, (long long)t->steps);
   snprintf(r->fingerprint, sizeof r->fingerprint, "%s", fingerprint);
   return EXIT_OK;
@@ -173,6 +181,11 @@ static int prepare_plans(training *t) {
                                        .mode = LAMINA_TRAIN,
                                        .batch = r->batch,
                                        .outputs = "loss",
+                                       .in_place = t->set.in_place,
+                                       .recompute = t->set.recompute,
+                                       .pack_late = t->set.pack_late,
+                                       .early_step = !(r->clip_norm > 0), /* the norm is known when all gradients are */
+                                       .accumulate = r->accumulate,
                                        .freeze = *r->freeze ? r->freeze : NULL,
                                        .adapt_states = !strcmp(r->batch_norm, "adapt")};
   t->plan_info.size = sizeof t->plan_info;
@@ -185,7 +198,7 @@ static int prepare_plans(training *t) {
                                           .channels = t->model.in.dim[3],
                                           .seed = r->seed,
                                           .epoch = r->epoch,
-                                          .step = r->step,
+                                          .step = r->step * r->accumulate,
                                           .shift = t->augment.shift,
                                           .crop = t->augment.crop,
                                           .flip = t->augment.flip};

@@ -201,6 +201,20 @@ typedef struct lamina_plan_options {
                              wisdom file; 0: as LAMINA_PLAN_TUNE says (off unless it is set, and not to 0); -1: off */
   int adapt_states;     /**< TRAIN: 0: a node whose parameters are all frozen uses its states (running statistics) as at
                              inference and leaves them as they are; 1: it goes on adapting them to the batches */
+  /* TRAIN: memory for time. Results are the same to the last bit. */
+  int in_place;          /**< outputs of cheap layers (batch norm with what is fused into it, activations, sums) are not kept
+                              for the backward pass but computed again from what is kept: about half the activations */
+  const char *recompute; /**< nodes whose output is not kept but computed again in the backward pass (checkpointing): names
+                              separated by commas, in which '*' stands for any characters ("layer1.*"); NULL: none. Each
+                              runs once more, before the first node that needs it. Outputs of the graph, views, and layers
+                              with states that do not know how to run again are kept. */
+  int pack_late;         /**< packed copies of weights that are trained are not kept but made anew for each forward and
+                              backward of their node, in memory that is used again */
+  int early_step;        /**< gradients of parameters are not kept: lamina_exec_backward_step applies each as soon as it is
+                              final, and its memory is used again */
+  int64_t accumulate;    /**< gradient accumulation: gradients are the mean over so many runs (0 means 1), and a step follows
+                              the last of them: the update of a batch so many times as large, to rounding. Batch norm takes
+                              its statistics from each run alone, and its running statistics move with each */
 } lamina_plan_options;
 
 LAMINA_API lamina_status lamina_plan_create(lamina_graph *graph, const lamina_plan_options *options, lamina_plan **plan);
@@ -216,6 +230,10 @@ typedef struct lamina_plan_info {
   int timed, remembered; /**< tuning: kernels that were measured; nodes whose fastest kernel the wisdom file knew */
   int frozen;            /**< TRAIN: nodes that the backward pass leaves out */
   int64_t trained;       /**< numbers that get a gradient and are stepped */
+  int recomputed;        /**< TRAIN: nodes that run once more in the backward pass */
+  size_t gradients;      /**< bytes of parameters' gradients that an exec keeps beside the arena */
+  size_t plain;          /**< arena + gradients + packed without in_place, recompute, pack_late, early_step, accumulate */
+  double fused_bytes;    /**< memory traffic of a run that the fused nodes save, forward and backward */
 } lamina_plan_info;
 
 LAMINA_API lamina_status lamina_plan_get_info(const lamina_plan *plan, lamina_plan_info *info);
@@ -228,6 +246,9 @@ typedef struct lamina_node_info {
   const char *rejected; /**< other kernels of the layer and why they do not run it; "" if none */
   lamina_tensor output; /**< shape only */
   double flops, bytes, backward_flops, backward_bytes;
+  double fused_bytes; /**< memory traffic that the merged nodes save: each value between (and its gradient) would be written
+                           and read */
+  int recomputed;     /**< 1: its output is not kept for the backward pass but computed again there */
 } lamina_node_info;
 
 LAMINA_API lamina_status lamina_plan_node(const lamina_plan *plan, int index, lamina_node_info *info);
@@ -257,9 +278,11 @@ LAMINA_API lamina_status lamina_exec_forward(lamina_exec *exec);
 LAMINA_API lamina_status lamina_exec_output(lamina_exec *exec, const char *name, lamina_tensor *tensor);
 /** TRAIN: sets the gradient of an output (copied). A loss's is 1 and any other's 0 if this is never called. */
 LAMINA_API lamina_status lamina_exec_set_output_gradient(lamina_exec *exec, const char *name, const lamina_tensor *tensor);
-/** TRAIN: computes gradients of all parameters (and inputs, if planned), once for each forward. Gradients are overwritten. */
+/** TRAIN: computes gradients of all parameters (and inputs, if planned), once for each forward. Gradients are overwritten;
+    with `accumulate`, the first of so many runs overwrites them, the others add. */
 LAMINA_API lamina_status lamina_exec_backward(lamina_exec *exec);
-/** A view of a gradient after backward: of a parameter (PyTorch's shape) or of an input. */
+/** A view of a gradient after backward: of a parameter (PyTorch's shape) or of an input. A plan with early_step keeps none of
+    parameters. */
 LAMINA_API lamina_status lamina_exec_gradient(lamina_exec *exec, const char *name, lamina_tensor *tensor);
 
 typedef enum lamina_optimizer_type { LAMINA_SGD = 0, LAMINA_ADAM, LAMINA_ADAMW } lamina_optimizer_type;
@@ -279,6 +302,14 @@ typedef struct lamina_optimizer {
 LAMINA_API lamina_optimizer lamina_optimizer_defaults(lamina_optimizer_type type);
 /** Updates the parameters by the gradients of the last backward. The optimizer's state lives in the graph's store. */
 LAMINA_API lamina_status lamina_exec_step(lamina_exec *exec, const lamina_optimizer *optimizer);
+/** Backward and, after the last of the plan's `accumulate` runs, the step, with the same bits as lamina_exec_backward and
+    lamina_exec_step. A plan with early_step steps each parameter in the midst of the backward pass: if that fails half-way
+    (a layer's error), some parameters have been stepped and others not. */
+LAMINA_API lamina_status lamina_exec_backward_step(lamina_exec *exec, const lamina_optimizer *optimizer);
+/** Between backward and step: scales all gradients of parameters by one factor so that the norm of them together is at most
+    max_norm (PyTorch's clip_grad_norm_). `norm` (may be NULL) is set to what it was. A norm that is not finite is
+    LAMINA_NOT_FINITE, and the gradients stay. A plan with early_step has no gradients to clip: LAMINA_UNSUPPORTED. */
+LAMINA_API lamina_status lamina_exec_clip_gradients(lamina_exec *exec, double max_norm, double *norm);
 
 typedef enum lamina_schedule_type {
   LAMINA_SCHEDULE_CONSTANT = 0,

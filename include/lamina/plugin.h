@@ -182,6 +182,8 @@ typedef struct lamina_node {
   uint64_t seed;   /**< this run's random stream for this node; forward and its backward see the same */
   const lamina_kernel *kernel; /**< the kernel that is asked or run, for callbacks that several kernels share */
   int frozen_states; /**< TRAIN: use the states as at inference (running statistics), and do not change them */
+  int recompute;     /**< forward, a second time between this run's forward and backward, with the same inputs: the same
+                          output is wanted once more; states must not change, and `saved` is as the first time left it */
 } lamina_node;
 
 /** What a kernel asks for and what it costs, filled by `plan`. Bytes are for the given shapes and thread count. */
@@ -224,6 +226,8 @@ enum {
                                                 as forward left it */
   LAMINA_LAYER_TRAINS_DIFFERENTLY = 1 << 5, /**< without states its forward in TRAIN still is another than at INFER
                                                 (dropout); else, where no gradient is needed, it is run as at INFER */
+  LAMINA_LAYER_CHEAP = 1 << 6,             /**< a pass over memory: a plan that saves memory does not keep output 0 for the
+                                                backward pass but runs forward again. With states, it honours `recompute` */
   LAMINA_LAYER_LOSS = 1 << 3               /**< output 0 is a scalar that is minimised: its gradient starts as 1 */
 };
 

@@ -30,6 +30,10 @@ lamina_status lamina_pass_merge(lamina_plan *plan, plan_node *node, plan_node *i
   snprintf(names, bytes, "%s%s%s", before, *before ? " " : "", node->source->name);
   lamina_free(plan->context, into->fused);
   into->fused = names;
+  /* The value between is not written and read; where a gradient passes, neither is its gradient. */
+  size_t value = 0;
+  lamina_tensor_bytes(&plan->values[node->outputs[0]].shape, &value);
+  into->fused_bytes += (into->backward ? 4.0 : 2.0) * (double)value;
   node->removed = true;
   plan->fused_count++;
   return LAMINA_OK;

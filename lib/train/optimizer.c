@@ -4,8 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "../exec.h"
 #include "../host.h"
+#include "optimizer.h"
 
 enum { CHUNK = 16384 }; /* elements of one task: its operands stay in L2 */
 
@@ -25,16 +25,18 @@ typedef struct chunk {
   float *weight, *slot[2];
 } chunk;
 
-typedef struct step {
+struct lamina_step {
   const lamina_optimizer_kernels *kernels;
   lamina_optimizer_type type;
   lamina_sgd_step sgd;
   lamina_adam_step adam;
-  chunk *chunks;
-} step;
+  int slots;
+  bool begun; /* a parameter was stepped */
+  chunk *chunks; /* room for those of all parameters */
+};
 
 static void run_chunk(void *argument, int64_t index, int thread) {
-  const step *s = argument;
+  const lamina_step *s = argument;
   const chunk *c = &s->chunks[index];
   (void)thread;
   if (s->type == LAMINA_SGD) {
@@ -51,8 +53,6 @@ static void run_chunk(void *argument, int64_t index, int thread) {
 
 static lamina_status check(const lamina_exec *exec, const lamina_optimizer *o) {
   const lamina_context *context = exec->context;
-  if (!exec->backward_done)
-    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "step: it must follow a backward that succeeded");
   if ((unsigned)o->type > LAMINA_ADAMW) return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "step: unknown optimizer");
   if (!(o->lr >= 0) || !(o->weight_decay >= 0) || !isfinite(o->lr) || !isfinite(o->weight_decay))
     return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "step: lr %g and weight_decay %g must not be negative", o->lr,
@@ -82,33 +82,37 @@ static lamina_status prepare_slots(lamina_store *store, lamina_entry *entry, int
   return LAMINA_OK;
 }
 
-/* Counts the chunks, or fills them in when `chunks` is given, and then counts the step. */
-static lamina_status list_chunks(lamina_exec *exec, int slots, chunk *chunks, int64_t *count) {
-  lamina_store *store = exec->plan->graph->store;
-  *count = 0;
+static bool is_stepped(const plan_node *node, int param) { return node->need_params >> param & 1; }
+
+/* Makes sure of the slots, and counts the chunks. */
+static lamina_status prepare(lamina_exec *exec, int slots, int64_t *count) {
   for (int n = 0; n < exec->plan->node_count; n++)
     for (int i = 0; i < exec->plan->nodes[n].source->n_params; i++) {
       lamina_entry *entry = exec->plan->nodes[n].source->params[i];
-      if (!(exec->plan->nodes[n].need_params >> i & 1)) continue;
-      lamina_status status = prepare_slots(store, entry, slots);
+      if (!is_stepped(&exec->plan->nodes[n], i)) continue;
+      lamina_status status = prepare_slots(exec->plan->graph->store, entry, slots);
       if (status) return status;
-      entry->steps += chunks != NULL;
-      if (chunks) atomic_fetch_add(&entry->version, 1);
-      const int64_t elements = lamina_tensor_count(&entry->tensor);
-      const float *gradient = exec->gradients[(size_t)n * LAMINA_MAX_PORTS + (size_t)i];
-      for (int64_t at = 0; at < elements; at += CHUNK, ++*count)
-        if (chunks)
-          chunks[*count] =
-              (chunk){.count = elements - at < CHUNK ? elements - at : CHUNK,
-                      .number = entry->steps,
-                      .gradient = gradient + at,
-                      .weight = (float *)entry->tensor.data + at,
-                      .slot = {slots > 0 ? entry->slot[0] + at : NULL, slots > 1 ? entry->slot[1] + at : NULL}};
+      *count += (lamina_tensor_count(&entry->tensor) + CHUNK - 1) / CHUNK;
     }
   return LAMINA_OK;
 }
 
-static void set_scalars(step *s, const lamina_optimizer *o) {
+/* Counts a step of one parameter and writes its chunks; returns how many. */
+static int64_t list_chunks(lamina_entry *entry, int slots, const float *gradient, chunk *chunks) {
+  const int64_t elements = lamina_tensor_count(&entry->tensor);
+  int64_t count = 0;
+  entry->steps++;
+  atomic_fetch_add(&entry->version, 1);
+  for (int64_t at = 0; at < elements; at += CHUNK)
+    chunks[count++] = (chunk){.count = elements - at < CHUNK ? elements - at : CHUNK,
+                              .number = entry->steps,
+                              .gradient = gradient + at,
+                              .weight = (float *)entry->tensor.data + at,
+                              .slot = {slots > 0 ? entry->slot[0] + at : NULL, slots > 1 ? entry->slot[1] + at : NULL}};
+  return count;
+}
+
+static void set_scalars(lamina_step *s, const lamina_optimizer *o) {
   s->sgd = (lamina_sgd_step){.lr = o->lr,
                              .momentum = o->momentum,
                              .dampening = o->dampening,
@@ -122,29 +126,60 @@ static void set_scalars(step *s, const lamina_optimizer *o) {
                                .decoupled = o->type == LAMINA_ADAMW};
 }
 
-lamina_status lamina_exec_step(lamina_exec *exec, const lamina_optimizer *given) {
-  if (!exec) return LAMINA_INVALID_ARGUMENT;
+lamina_status lamina_step_begin(lamina_exec *exec, const lamina_optimizer *given, lamina_step **out) {
   lamina_optimizer o = {0};
   if (!given || given->size < offsetof(lamina_optimizer, weight_decay))
     return lamina_fail(exec->context, LAMINA_INVALID_ARGUMENT, "step: the optimizer is NULL or its size is not set");
   memcpy(&o, given, given->size < sizeof o ? given->size : sizeof o);
   lamina_status status = check(exec, &o);
   if (status) return status;
-  lamina_store *store = exec->plan->graph->store;
   const int slots = o.type != LAMINA_SGD ? 2 : o.momentum > 0 ? 1 : 0;
   int64_t count = 0;
-  status = list_chunks(exec, slots, NULL, &count);
+  status = prepare(exec, slots, &count);
   if (status) return status;
-  step s = {.kernels = exec->context->kernels.optimizer, .type = o.type};
-  s.chunks = lamina_alloc(exec->context, ((size_t)count + 1) * sizeof *s.chunks);
-  if (!s.chunks) return lamina_fail_memory(exec->context, (size_t)count * sizeof *s.chunks);
-  set_scalars(&s, &o);
-  status = list_chunks(exec, slots, s.chunks, &count);
-  if (!status) {
-    lamina_parallel(exec->context, count, run_chunk, &s);
-    store->step++;
-    store->optimizer = o.type;
+  lamina_step *s = lamina_alloc_zeroed(exec->context, sizeof *s);
+  chunk *chunks = lamina_alloc(exec->context, ((size_t)count + 1) * sizeof *chunks);
+  if (!s || !chunks) {
+    lamina_free(exec->context, s);
+    lamina_free(exec->context, chunks);
+    return lamina_fail_memory(exec->context, (size_t)count * sizeof *chunks);
   }
-  lamina_free(exec->context, s.chunks);
-  return status;
+  *s = (lamina_step){.kernels = exec->context->kernels.optimizer, .type = o.type, .slots = slots, .chunks = chunks};
+  set_scalars(s, &o);
+  *out = s;
+  return LAMINA_OK;
+}
+
+void lamina_step_nodes(lamina_exec *exec, lamina_step *s, int first, int end) {
+  int64_t count = 0;
+  for (int n = first; n < end; n++)
+    for (int i = 0; i < exec->plan->nodes[n].source->n_params; i++) {
+      if (!is_stepped(&exec->plan->nodes[n], i)) continue;
+      const size_t at = (size_t)n * LAMINA_MAX_PORTS + (size_t)i;
+      const float *gradient = exec->gradients[at] ? exec->gradients[at] : exec->written[at];
+      count += list_chunks(exec->plan->nodes[n].source->params[i], s->slots, gradient, s->chunks + count);
+    }
+  lamina_parallel(exec->context, count, run_chunk, s);
+  s->begun = true;
+}
+
+void lamina_step_end(lamina_exec *exec, lamina_step *s) {
+  lamina_store *store = exec->plan->graph->store;
+  if (s->begun) {
+    store->step++;
+    store->optimizer = s->type;
+  }
+  lamina_free(exec->context, s->chunks);
+  lamina_free(exec->context, s);
+}
+
+lamina_status lamina_exec_step(lamina_exec *exec, const lamina_optimizer *given) {
+  if (!exec) return LAMINA_INVALID_ARGUMENT;
+  lamina_step *s;
+  lamina_status status = lamina_exec_check_gradients(exec, "step");
+  if (!status) status = lamina_step_begin(exec, given, &s);
+  if (status) return status;
+  lamina_step_nodes(exec, s, 0, exec->plan->node_count);
+  lamina_step_end(exec, s);
+  return LAMINA_OK;
 }

@@ -175,7 +175,8 @@ const lamina_layer lamina_layer_batch_norm = {.size = sizeof(lamina_layer),
                                               .version = 1,
                                               .doc = "batch normalisation of each channel, for any rank",
                                               .flags = LAMINA_LAYER_IN_PLACE | LAMINA_LAYER_BACKWARD_IN_PLACE |
-                                                       LAMINA_LAYER_ACCUMULATES | LAMINA_LAYER_EPILOGUE_BACKWARD,
+                                                       LAMINA_LAYER_ACCUMULATES | LAMINA_LAYER_EPILOGUE_BACKWARD |
+                                                       LAMINA_LAYER_CHEAP,
                                               .epilogues = LAMINA_EPILOGUE_ADD | LAMINA_EPILOGUE_CLAMP,
                                               .attrs = attrs,
                                               .ports = ports,

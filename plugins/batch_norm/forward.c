@@ -117,6 +117,9 @@ static void batch_statistics(forward_pass *pass) {
   pass->mean = pass->memory.hi;
 }
 
+/* What an earlier run of this forward has saved: nothing of the batch is to be measured or counted again. */
+static int has_statistics(const lamina_node *node) { return node->recompute && node->saved; }
+
 static void running_statistics(forward_pass *pass) {
   const lamina_node *node = pass->node;
   const float *weight = batch_norm_param(node, BATCH_NORM_WEIGHT), *bias = batch_norm_param(node, BATCH_NORM_BIAS);
@@ -158,7 +161,9 @@ lamina_status batch_norm_forward(const lamina_node *node) {
     pass.lo = node->epilogue.lo;
     pass.hi = node->epilogue.hi;
   }
-  if (batch_norm_uses_batch(node)) {
+  if (batch_norm_uses_batch(node) && has_statistics(node)) {
+    pass.mean = pass.memory.hi;
+  } else if (batch_norm_uses_batch(node)) {
     batch_statistics(&pass);
   } else {
     running_statistics(&pass);
