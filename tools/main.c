@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const command *const commands[] = {&command_info, &command_layers, &command_train,  &command_eval,
-                                          &command_run,  &command_time,   &command_explain};
+static const command *const commands[] = {&command_info, &command_layers, &command_train,   &command_eval,
+                                          &command_run,  &command_time,   &command_explain, &command_plugin};
 
 enum { COMMAND_COUNT = (int)(sizeof commands / sizeof *commands) };
 
@@ -52,8 +52,8 @@ static int help(int argc, char **argv) {
   }
   const command *c = find_command(argv[0]);
   if (!c) return unknown_command(argv[0]);
-  options_print_help(c);
-  return EXIT_OK;
+  char *line[] = {argc > 1 ? argv[1] : "--help", "--help"}; /* `help plugin NAME` */
+  return c->run(c, argc > 1 ? 2 : 1, line);
 }
 
 static int dispatch(int argc, char **argv) {
