@@ -63,7 +63,7 @@ static bool is_at(const lamina_registry *registry, size_t at, const char *name) 
   return at < registry->count && strcmp(registry->rows[at].layer->name, name) == 0;
 }
 
-lamina_status lamina_registry_add(lamina_context *context, const lamina_registration *row) {
+lamina_status lamina_registry_put(lamina_context *context, const lamina_registration *row) {
   lamina_registry *registry = context->registry;
   const char *name = row->layer->name;
   lamina_status status = check_layer(context, row->layer);
@@ -87,6 +87,10 @@ lamina_status lamina_registry_add(lamina_context *context, const lamina_registra
   }
   pthread_mutex_unlock(&registry->lock);
   return status;
+}
+
+lamina_status lamina_registry_add(lamina_context *context, const lamina_layer *layer, const char *provider) {
+  return lamina_registry_put(context, &(lamina_registration){.layer = layer, .provider = provider});
 }
 
 void lamina_registry_remove(lamina_context *context, const lamina_module *module) {
@@ -124,7 +128,7 @@ lamina_status lamina_registry_create(lamina_context *context) {
   pthread_mutex_init(&registry->load_lock, NULL);
   context->registry = registry;
   for (const lamina_layer *const *layer = lamina_builtin_layers; *layer; layer++) {
-    lamina_status status = lamina_registry_add(context, &(lamina_registration){.layer = *layer, .provider = "built-in"});
+    lamina_status status = lamina_registry_add(context, *layer, "built-in");
     if (status) return status;
   }
   return LAMINA_OK;

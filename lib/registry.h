@@ -41,7 +41,9 @@ lamina_status lamina_registry_create(lamina_context *context);
 void lamina_registry_destroy(lamina_context *context);
 /* Adds a layer after checking its descriptor; a name that is taken is refused, naming both providers, unless the row hides
    the one that is there. */
-lamina_status lamina_registry_add(lamina_context *context, const lamina_registration *row);
+lamina_status lamina_registry_put(lamina_context *context, const lamina_registration *row);
+/* The same for a layer that outlives the context. */
+lamina_status lamina_registry_add(lamina_context *context, const lamina_layer *layer, const char *provider);
 /* Takes a module's layers out; those that they hid are back. */
 void lamina_registry_remove(lamina_context *context, const lamina_module *module);
 /* The row of that name; its module, if any, is held for the caller. */

@@ -5,4 +5,6 @@
 
 #include "options.h"
 
+extern const command command_plugin_new, command_plugin_lint;
+
 #endif

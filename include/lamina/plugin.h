@@ -252,7 +252,7 @@ typedef struct lamina_layer {
   /** Optional: nonzero if the producer of input 0 could do this node's work as its epilogue: sets one part and what belongs
       to it. ADD means output = input 0 + input 1; CLAMP sets lo and hi; ACTIVATION, for any elementwise layer, sets the
       function and its parameters. Which part, which function and whether at all must follow from attributes and shapes. A
-      layer that has parameters is asked again before each run, with their data (NULL before there are any), and gives lo, hi
+      layer that has parameters is asked again before each run, with their data, and gives lo, hi
       and `parameters` as they are then: a learned slope fuses too. Such a layer fuses at inference alone. */
   int (*as_epilogue)(const lamina_node *node, lamina_epilogue *epilogue);
   /** Optional, INFER only: this node is y = scale[c] * x + shift[c]; computes both (channels floats) from its params. Called

@@ -119,7 +119,7 @@ static lamina_status add_layer(lamina_context *context, const lamina_layer *from
     row.hidden = hidden;
     status = lamina_layer_override(context, module, copy, base.layer);
   }
-  if (!status) status = lamina_registry_add(context, &row);
+  if (!status) status = lamina_registry_put(context, &row);
   return status;
 }
 

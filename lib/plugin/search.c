@@ -14,8 +14,9 @@ enum { PATH_BYTES = 4096, MAX_FILES = 1024 };
 
 /* lamina/plugins beside the file that this code is in. */
 static const char *own_folder(char *buffer) {
+  static const char here = 0;
   Dl_info info;
-  char *file = dladdr((const void *)&lamina_version, &info) && info.dli_fname ? realpath(info.dli_fname, NULL) : NULL;
+  char *file = dladdr(&here, &info) && info.dli_fname ? realpath(info.dli_fname, NULL) : NULL;
   char *slash = file ? strrchr(file, '/') : NULL;
   const int length = slash ? snprintf(buffer, PATH_BYTES, "%.*s/lamina/plugins", (int)(slash - file), file) : 0;
   free(file);
@@ -47,7 +48,9 @@ typedef struct search {
 
 static bool has_file(void *user, const char *folder) {
   search *s = user;
-  snprintf(s->path, sizeof s->path, "%s/%s.so", folder, s->name);
+  const size_t length = strlen(s->name);
+  const bool whole = length > 3 && strcmp(s->name + length - 3, ".so") == 0;
+  snprintf(s->path, sizeof s->path, "%s/%s%s", folder, s->name, whole ? "" : ".so");
   return access(s->path, F_OK) == 0;
 }
 
@@ -67,7 +70,7 @@ lamina_status lamina_plugin_resolve(const lamina_context *context, const char *p
   if (!strchr(plugin, '/') && (strlen(plugin) > 200 || !each_folder(context, has_file, &s))) {
     each_folder(context, add_folder, folders);
     return lamina_fail(context, LAMINA_NOT_FOUND,
-                       "there is no plugin '%s.so' in %s (a path has a slash: './%s')", plugin,
+                       "there is no plugin '%s' in %s (a path has a slash: './%s')", plugin,
                        folders, plugin);
   }
   *path = lamina_copy_string(context, strchr(plugin, '/') ? plugin : s.path);

@@ -15,7 +15,7 @@ static lamina_status check_owner(const lamina_context *context, const char *path
     return lamina_fail(context, LAMINA_UNSUPPORTED, "%s: not trusted: %s'%.*s' belongs to user %u, not to root or you", path,
                        kind, length, what, (unsigned)info->st_uid);
   if ((info->st_mode & (S_IWGRP | S_IWOTH)) && !(folder && (info->st_mode & S_ISVTX)))
-    return lamina_fail(context, LAMINA_UNSUPPORTED, "%s: not trusted: %s'%.*s' is writable by others (mode %03o)", path, kind,
+    return lamina_fail(context, LAMINA_UNSUPPORTED, "%s: not trusted: %s'%.*s' is writable by others (mode %03o; chmod go-w)", path, kind,
                        length, what, (unsigned)info->st_mode & 0777);
   return LAMINA_OK;
 }
