@@ -41,8 +41,9 @@ static int run(session *s, const char *file) {
     json_decref(f.list);
     return f.count ? EXIT_ERROR : EXIT_OK;
   }
-  const int status = print_json(json_pack("{s:s s:s s:s s:s s:b s:o}", "path", info.path, "id", info.id, "version",
-                                          info.version, "layers", info.layers, "good", f.count == 0, "problems", f.list));
+  const int status =
+      print_json(json_pack("{s:s s:s s:s s:s s:b s:o}", "path", info.path, "id", info.id, "version", info.version,
+                           "layers", info.layers, "good", f.count == 0, "problems", f.list));
   return f.count ? EXIT_ERROR : status;
 }
 
@@ -64,11 +65,13 @@ const command command_plugin_lint = {
     .min_arguments = 1,
     .max_arguments = 1,
     .summary = "how a plugin's file is built: exports, libraries, manifest",
-    .text = "Reads a plugin's file and tells what is wrong with how it is built: symbols that it exports beside its\n"
-            "descriptor, libraries that it should not link (Lamina, C++, OpenMP), static constructors, an executable stack,\n"
-            "code that changes the floating-point mode, a manifest that says something else than the descriptor. No code\n"
-            "of the file runs; only a file without a problem is loaded, to compare its descriptor. Exit status 1 with a "
-            "problem.",
+    .text =
+        "Reads a plugin's file and tells what is wrong with how it is built: symbols that it exports beside its\n"
+        "descriptor, libraries that it should not link (Lamina, C++, OpenMP), static constructors, an executable "
+        "stack,\n"
+        "code that changes the floating-point mode, a manifest that says something else than the descriptor. No code\n"
+        "of the file runs; only a file without a problem is loaded, to compare its descriptor. Exit status 1 with a "
+        "problem.",
     .examples = "  lamina plugin lint ./prelu.so",
     .options = options,
     .run = run_command};

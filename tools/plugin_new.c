@@ -145,7 +145,8 @@ const command command_plugin_new = {
     .min_arguments = 1,
     .max_arguments = 1,
     .summary = "a folder with a layer that works, to start from",
-    .text = "Writes the folder NAME with a layer in one C file, a model that uses it, and two ways to build it, Makefile and\n"
+    .text = "Writes the folder NAME with a layer in one C file, a model that uses it, and two ways to build it, "
+            "Makefile and\n"
             "meson.build. It needs a C compiler and nothing else: the header of the layer ABI comes along.",
     .examples = "  lamina plugin new prelu\n  lamina plugin new prelu --vendor acme",
     .options = options,

@@ -63,8 +63,8 @@ lamina_status lamina_layer_copy(const lamina_context *context, lamina_module *mo
                       sizeof(lamina_attr), &array);
   layer->attrs = array;
   if (status) return status;
-  status = copy_array(context, module, "lamina_port", (const void *const *)layer->ports, END_OF(lamina_port, initializer),
-                      sizeof(lamina_port), &array);
+  status = copy_array(context, module, "lamina_port", (const void *const *)layer->ports,
+                      END_OF(lamina_port, initializer), sizeof(lamina_port), &array);
   layer->ports = array;
   if (status) return status;
   status = copy_array(context, module, "lamina_kernel", (const void *const *)layer->kernels,
@@ -76,7 +76,8 @@ lamina_status lamina_layer_copy(const lamina_context *context, lamina_module *mo
 static bool same_text(const char *a, const char *b) { return a == b || (a && b && strcmp(a, b) == 0); }
 
 static bool same_attributes(const lamina_layer *a, const lamina_layer *b) {
-  const lamina_attr *const none = NULL, *const *p = a->attrs ? a->attrs : &none, *const *q = b->attrs ? b->attrs : &none;
+  const lamina_attr *const none = NULL, *const *p = a->attrs ? a->attrs : &none,
+                           *const *q = b->attrs ? b->attrs : &none;
   for (; *p && *q; p++, q++)
     if (!same_text((*p)->name, (*q)->name) || (*p)->type != (*q)->type || (*p)->count != (*q)->count ||
         !same_text((*p)->def, (*q)->def))
@@ -84,23 +85,28 @@ static bool same_attributes(const lamina_layer *a, const lamina_layer *b) {
   return !*p && !*q;
 }
 
-static bool same_ports(const lamina_layer *a, const lamina_layer *b) {
+/* The ports of `a`, which are copies, then keep what the backward of either reads. */
+static bool join_ports(const lamina_layer *a, const lamina_layer *b) {
   const lamina_port *const *p = a->ports, *const *q = b->ports;
   const lamina_dtype f32 = LAMINA_F32;
-  for (; *p && *q; p++, q++)
-    if (!same_text((*p)->name, (*q)->name) || (*p)->kind != (*q)->kind || (*p)->flags != (*q)->flags ||
+  for (; *p && *q; p++, q++) {
+    if (!same_text((*p)->name, (*q)->name) || (*p)->kind != (*q)->kind ||
+        (((*p)->flags ^ (*q)->flags) & ~(uint32_t)LAMINA_PORT_BACKWARD_READS) ||
         ((*p)->dtype ? (*p)->dtype : f32) != ((*q)->dtype ? (*q)->dtype : f32))
       return false;
+    ((lamina_port *)*p)->flags |= (*q)->flags;
+  }
   return !*p && !*q;
 }
 
 lamina_status lamina_layer_override(const lamina_context *context, lamina_module *module, lamina_layer *layer,
                                     const lamina_layer *base) {
-  if (!layer->ports || !base->ports || !same_attributes(layer, base) || !same_ports(layer, base))
-    return lamina_fail(context, LAMINA_PLUGIN_ERROR,
-                       "%s: its layer '%s' overrides one with other attributes or ports: both must have the same names, "
-                       "types, defaults and flags in the same order ('lamina layers %s' shows them)",
-                       module->path, layer->name, layer->name);
+  if (!layer->ports || !base->ports || !same_attributes(layer, base) || !join_ports(layer, base))
+    return lamina_fail(
+        context, LAMINA_PLUGIN_ERROR,
+        "%s: its layer '%s' overrides one with other attributes or ports: both must have the same names, "
+        "types, defaults and flags in the same order ('lamina layers %s' shows them)",
+        module->path, layer->name, layer->name);
   size_t own = 0, others = 0;
   while (layer->kernels && layer->kernels[own]) own++;
   while (base->kernels[others]) others++;

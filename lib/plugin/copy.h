@@ -11,8 +11,8 @@ lamina_status lamina_plugin_copy(const lamina_context *context, const char *path
 /* Copies a layer with all that it points to into the module's memory. */
 lamina_status lamina_layer_copy(const lamina_context *context, lamina_module *module, const lamina_layer *from,
                                 lamina_layer **to);
-/* Makes `layer`, a copy, stand before `base`: its kernels first, then the other's. Both must declare the same attributes and
-   ports. */
+/* Makes `layer`, a copy, stand before `base`: its kernels first, then the other's. Both must declare the same
+   attributes and ports. */
 lamina_status lamina_layer_override(const lamina_context *context, lamina_module *module, lamina_layer *layer,
                                     const lamina_layer *base);
 

@@ -114,9 +114,9 @@ lamina_status lamina_elf_read(const lamina_elf *elf, const Elf64_Shdr *section, 
   *content = NULL;
   if (section->sh_type == SHT_NOBITS || bytes > limit || section->sh_offset > elf->bytes ||
       bytes > elf->bytes - section->sh_offset)
-    return lamina_fail(elf->context, LAMINA_BAD_FILE, "%s: it is damaged: a section of %llu bytes at %llu, of %llu in all",
-                       elf->path, (unsigned long long)bytes, (unsigned long long)section->sh_offset,
-                       (unsigned long long)elf->bytes);
+    return lamina_fail(
+        elf->context, LAMINA_BAD_FILE, "%s: it is damaged: a section of %llu bytes at %llu, of %llu in all", elf->path,
+        (unsigned long long)bytes, (unsigned long long)section->sh_offset, (unsigned long long)elf->bytes);
   char *memory = lamina_alloc(elf->context, bytes + 1);
   if (!memory) return lamina_fail_memory(elf->context, bytes + 1);
   memory[bytes] = '\0';

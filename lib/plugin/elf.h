@@ -3,9 +3,9 @@
 #ifndef LAMINA_PLUGIN_ELF_H
 #define LAMINA_PLUGIN_ELF_H
 
-#include <elf.h>
-
 #include "core.h"
+
+#include <elf.h>
 
 typedef struct lamina_elf {
   const lamina_context *context;
@@ -18,8 +18,8 @@ typedef struct lamina_elf {
   size_t names_bytes;
 } lamina_elf;
 
-/* Reads the head of a shared object for this machine's processor. `path` and `fd` are the caller's and must live as long.
-   On failure nothing is left to close. */
+/* Reads the head of a shared object for this machine's processor. `path` and `fd` are the caller's and must live as
+   long. On failure nothing is left to close. */
 lamina_status lamina_elf_open(const lamina_context *context, const char *path, int fd, lamina_elf *elf);
 void lamina_elf_close(lamina_elf *elf);
 /* The first section of that name, or of that type if name is NULL; NULL if there is none. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a plugin's file must not have, read from its tables: no code of it runs. */
+#include "plugin/loader.h"
+
 #include <stdio.h>
 #include <string.h>
-
-#include "plugin/loader.h"
 
 enum { MAX_TABLE = 64 << 20, MESSAGE = 512 };
 
@@ -77,7 +77,8 @@ static void check_dynamic(const linting *l, const table *t) {
   for (size_t i = 0; i < t->count && entry[i].d_tag != DT_NULL; i++) {
     const uint64_t value = entry[i].d_un.d_val;
     if (entry[i].d_tag == DT_NEEDED) check_needed(l, name_at(t, value));
-    if (entry[i].d_tag == DT_INIT_ARRAYSZ || entry[i].d_tag == DT_PREINIT_ARRAYSZ) constructors += value / sizeof(Elf64_Addr);
+    if (entry[i].d_tag == DT_INIT_ARRAYSZ || entry[i].d_tag == DT_PREINIT_ARRAYSZ)
+      constructors += value / sizeof(Elf64_Addr);
     if (entry[i].d_tag == DT_TEXTREL || (entry[i].d_tag == DT_FLAGS && (value & DF_TEXTREL)))
       report(l, "its code is patched when it is loaded (text relocations): compile it with -fPIC");
     if ((entry[i].d_tag == DT_RPATH || entry[i].d_tag == DT_RUNPATH) && name_at(t, value)[0] != '/')
@@ -85,7 +86,8 @@ static void check_dynamic(const linting *l, const table *t) {
              name_at(t, value));
   }
   if (constructors > 1) /* one is the compiler's own */
-    report(l, "it has %llu static constructors, which run as soon as it is loaded: a plugin is data; move the work to a "
+    report(l,
+           "it has %llu static constructors, which run as soon as it is loaded: a plugin is data; move the work to a "
            "kernel's plan or pack",
            (unsigned long long)constructors - 1);
 }
@@ -118,7 +120,7 @@ static void check_symbols(const linting *l, const table *dynamic, const table *a
   for (size_t i = 0; i < all->count; i++)
     if (strcmp(name_at(all, symbol[i].st_name), "set_fast_math") == 0)
       report(l, "it was linked with -ffast-math (or -Ofast), whose constructor makes every thread that loads it flush "
-             "denormals to zero: link without it");
+                "denormals to zero: link without it");
 }
 
 static void check_segments(const linting *l, const Elf64_Phdr *segment) {

@@ -2,6 +2,10 @@
 /* Loads a plugin: one const descriptor is read, nothing of it is linked. */
 #include "plugin/loader.h"
 
+#include "plugin/copy.h"
+#include "plugin/search.h"
+#include "plugin/trust.h"
+
 #include <dlfcn.h>
 #include <fenv.h>
 #include <stdio.h>
@@ -9,17 +13,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "plugin/copy.h"
-#include "plugin/search.h"
-#include "plugin/trust.h"
-
 /* The dynamic loader would map what lies beyond the end of a file, and die of it. */
 static lamina_status check_segments(const lamina_elf *elf) {
   Elf64_Phdr *segments;
   lamina_status status = lamina_elf_segments(elf, &segments);
   for (int i = 0; !status && i < elf->head.e_phnum; i++)
     if (segments[i].p_offset > elf->bytes || segments[i].p_filesz > elf->bytes - segments[i].p_offset)
-      status = lamina_fail(elf->context, LAMINA_BAD_FILE, "%s: it is cut off: a segment ends beyond the file", elf->path);
+      status =
+          lamina_fail(elf->context, LAMINA_BAD_FILE, "%s: it is cut off: a segment ends beyond the file", elf->path);
   lamina_free(elf->context, segments);
   return status;
 }
@@ -49,8 +50,9 @@ void lamina_plugin_close(const lamina_context *context, lamina_plugin_file *file
   *file = (lamina_plugin_file){.fd = -1};
 }
 
-/* A name of the descriptor that no other loaded file ever had: the dynamic loader takes equal names for the same file, and a
-   descriptor's number is soon another file's. So the file's number is spelled in the path, a bit a slash: "./" or "/". */
+/* A name of the descriptor that no other loaded file ever had: the dynamic loader takes equal names for the same file,
+   and a descriptor's number is soon another file's. So the file's number is spelled in the path, a bit a slash: "./" or
+   "/". */
 static void spell_path(const struct stat *info, int fd, char path[320]) {
   const uint64_t numbers[] = {(uint64_t)info->st_dev, (uint64_t)info->st_ino};
   char *end = path + sprintf(path, "/proc/self/fd/");
@@ -76,7 +78,8 @@ static lamina_status map_file(const lamina_context *context, const lamina_plugin
   const char *why = dlerror();
   if (why && strncmp(why, path, strlen(path)) == 0) why += strlen(path);
   if (why) why += strspn(why, ": ");
-  return lamina_fail(context, LAMINA_PLUGIN_ERROR, "%s: it cannot be loaded: %s", file->path, why ? why : "no reason given");
+  return lamina_fail(context, LAMINA_PLUGIN_ERROR, "%s: it cannot be loaded: %s", file->path,
+                     why ? why : "no reason given");
 }
 
 /* Whether descriptor and manifest say the same. */
@@ -87,16 +90,17 @@ static lamina_status check_plugin(const lamina_context *context, const lamina_pl
       !plugin->layers || !plugin->layers[0] || !plugin->manifest || strcmp(plugin->manifest, m->text) != 0 ||
       strcmp(plugin->id, m->id) != 0 || strcmp(plugin->version, m->version) != 0)
     return lamina_fail(context, LAMINA_PLUGIN_ERROR,
-                       "%s: its manifest (%s %s, ABI %u.%u) is not that of its descriptor (%s %s, ABI %u.%u)", file->path,
-                       m->id, m->version, m->abi_major, m->abi_minor, plugin->id ? plugin->id : "no id",
+                       "%s: its manifest (%s %s, ABI %u.%u) is not that of its descriptor (%s %s, ABI %u.%u)",
+                       file->path, m->id, m->version, m->abi_major, m->abi_minor, plugin->id ? plugin->id : "no id",
                        plugin->version ? plugin->version : "no version", plugin->abi_major, plugin->abi_minor);
   const char *name = m->layers + strspn(m->layers, " ");
   for (const lamina_layer *const *layer = plugin->layers; *layer || *name; layer += *layer != NULL) {
     const size_t length = strcspn(name, " ");
     const char *has = *layer && (*layer)->name ? (*layer)->name : "no layer";
     if (!*layer || !length || strlen(has) != length || memcmp(has, name, length) != 0)
-      return lamina_fail(context, LAMINA_PLUGIN_ERROR, "%s: its manifest names the layer '%.*s' where its descriptor has '%s'",
-                         file->path, (int)length, name, has);
+      return lamina_fail(context, LAMINA_PLUGIN_ERROR,
+                         "%s: its manifest names the layer '%.*s' where its descriptor has '%s'", file->path,
+                         (int)length, name, has);
     name += length + strspn(name + length, " ");
   }
   return LAMINA_OK;
@@ -244,7 +248,8 @@ lamina_status lamina_plugin_inspect(lamina_context *context, const char *plugin,
   lamina_plugin_file file;
   if (!context) return LAMINA_INVALID_ARGUMENT;
   if (!plugin || !info || info->size < sizeof info->size)
-    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "lamina_plugin_inspect: an argument is NULL or its size is not set");
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT,
+                       "lamina_plugin_inspect: an argument is NULL or its size is not set");
   lamina_status status = lamina_plugin_open(context, plugin, &file);
   if (status) return status;
   const lamina_manifest *m = &file.manifest;

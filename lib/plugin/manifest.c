@@ -67,13 +67,14 @@ lamina_status lamina_manifest_read(const lamina_elf *elf, lamina_manifest *manif
   *manifest = (lamina_manifest){.text = NULL};
   if (!section)
     return lamina_fail(elf->context, LAMINA_BAD_FILE,
-                       "%s: it is no Lamina plugin: it has no section '%s' (the macro LAMINA_PLUGIN writes it)", elf->path,
-                       LAMINA_PLUGIN_SECTION);
+                       "%s: it is no Lamina plugin: it has no section '%s' (the macro LAMINA_PLUGIN writes it)",
+                       elf->path, LAMINA_PLUGIN_SECTION);
   lamina_status status = lamina_elf_read(elf, section, MAX_MANIFEST, &content);
   if (status) return status;
   manifest->text = content;
   manifest->words = lamina_copy_string(elf->context, content);
-  status = manifest->words ? parse(elf, section->sh_size, manifest) : lamina_fail_memory(elf->context, section->sh_size);
+  status =
+      manifest->words ? parse(elf, section->sh_size, manifest) : lamina_fail_memory(elf->context, section->sh_size);
   if (status) lamina_manifest_free(elf->context, manifest);
   return status;
 }
@@ -95,13 +96,15 @@ bool lamina_has_word(const char *words, const char *word, size_t length) {
 
 lamina_status lamina_manifest_check(const lamina_context *context, const char *path, const lamina_manifest *manifest) {
   if (manifest->abi_major != LAMINA_PLUGIN_ABI_MAJOR)
-    return lamina_fail(context, LAMINA_UNSUPPORTED, "%s: it was compiled for layer ABI %u.%u; this library has %d.%d", path,
-                       manifest->abi_major, manifest->abi_minor, LAMINA_PLUGIN_ABI_MAJOR, LAMINA_PLUGIN_ABI_MINOR);
+    return lamina_fail(context, LAMINA_UNSUPPORTED, "%s: it was compiled for layer ABI %u.%u; this library has %d.%d",
+                       path, manifest->abi_major, manifest->abi_minor, LAMINA_PLUGIN_ABI_MAJOR,
+                       LAMINA_PLUGIN_ABI_MINOR);
   for (const char *isa = manifest->isa; *isa;) {
     const size_t n = strcspn(isa, " ");
     if (n && !lamina_has_word(context->isas, isa, n))
-      return lamina_fail(context, LAMINA_UNSUPPORTED, "%s: it was compiled for %.*s, which is not there; usable here: %s",
-                         path, (int)n, isa, context->isas);
+      return lamina_fail(context, LAMINA_UNSUPPORTED,
+                         "%s: it was compiled for %.*s, which is not there; usable here: %s", path, (int)n, isa,
+                         context->isas);
     isa += n + strspn(isa + n, " ");
   }
   return LAMINA_OK;

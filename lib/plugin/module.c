@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a loaded plugin holds, for as long as somebody holds the plugin. */
+#include "registry.h"
+
 #include <dlfcn.h>
 #include <fenv.h>
-
-#include "registry.h"
 
 void *lamina_module_alloc(const lamina_context *context, lamina_module *module, size_t bytes) {
   void **blocks =

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "plugin/search.h"
 
+#include "plugin/manifest.h"
+
 #include <dirent.h>
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "plugin/manifest.h"
 
 enum { PATH_BYTES = 4096, MAX_FILES = 1024 };
 
@@ -69,8 +69,7 @@ lamina_status lamina_plugin_resolve(const lamina_context *context, const char *p
     return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "a plugin's path or name is empty or too long");
   if (!strchr(plugin, '/') && (strlen(plugin) > 200 || !each_folder(context, has_file, &s))) {
     each_folder(context, add_folder, folders);
-    return lamina_fail(context, LAMINA_NOT_FOUND,
-                       "there is no plugin '%s' in %s (a path has a slash: './%s')", plugin,
+    return lamina_fail(context, LAMINA_NOT_FOUND, "there is no plugin '%s' in %s (a path has a slash: './%s')", plugin,
                        folders, plugin);
   }
   *path = lamina_copy_string(context, strchr(plugin, '/') ? plugin : s.path);
@@ -103,7 +102,8 @@ static bool list_folder(void *user, const char *folder) {
   return false;
 }
 
-void lamina_plugin_list(lamina_context *context, void (*found)(void *user, const lamina_plugin_info *info), void *user) {
+void lamina_plugin_list(lamina_context *context, void (*found)(void *user, const lamina_plugin_info *info),
+                        void *user) {
   listing l = {.context = context, .found = found, .user = user};
   if (context && found) each_folder(context, list_folder, &l);
 }

@@ -12,11 +12,12 @@ static lamina_status check_owner(const lamina_context *context, const char *path
                                  const char *what, int length) {
   const char *kind = folder ? "the folder " : "";
   if (info->st_uid != 0 && info->st_uid != geteuid())
-    return lamina_fail(context, LAMINA_UNSUPPORTED, "%s: not trusted: %s'%.*s' belongs to user %u, not to root or you", path,
-                       kind, length, what, (unsigned)info->st_uid);
+    return lamina_fail(context, LAMINA_UNSUPPORTED, "%s: not trusted: %s'%.*s' belongs to user %u, not to root or you",
+                       path, kind, length, what, (unsigned)info->st_uid);
   if ((info->st_mode & (S_IWGRP | S_IWOTH)) && !(folder && (info->st_mode & S_ISVTX)))
-    return lamina_fail(context, LAMINA_UNSUPPORTED, "%s: not trusted: %s'%.*s' is writable by others (mode %03o; chmod go-w)", path, kind,
-                       length, what, (unsigned)info->st_mode & 0777);
+    return lamina_fail(context, LAMINA_UNSUPPORTED,
+                       "%s: not trusted: %s'%.*s' is writable by others (mode %03o; chmod go-w)", path, kind, length,
+                       what, (unsigned)info->st_mode & 0777);
   return LAMINA_OK;
 }
 
@@ -26,11 +27,13 @@ static lamina_status cannot_open(const lamina_context *context, const char *path
 }
 
 /* Checks an open folder, and opens what stands in it under the name that begins at `name`. */
-static lamina_status descend(const lamina_context *context, const char *path, const char *real, const char *name, int *fd) {
+static lamina_status descend(const lamina_context *context, const char *path, const char *real, const char *name,
+                             int *fd) {
   struct stat info;
   char part[256];
   const size_t length = strcspn(name, "/");
-  if (length == 0 || length >= sizeof part) return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "%s: no file's name", path);
+  if (length == 0 || length >= sizeof part)
+    return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "%s: no file's name", path);
   memcpy(part, name, length);
   part[length] = '\0';
   if (fstat(*fd, &info)) return cannot_open(context, path);
