@@ -165,6 +165,12 @@ static lamina_status check_file(const linting *l) {
   return status;
 }
 
+lamina_status lamina_plugin_lint_file(const lamina_elf *elf, const lamina_manifest *manifest,
+                                      void (*told)(void *user, const char *problem), void *user) {
+  const linting l = {.elf = elf, .manifest = manifest, .report = told, .user = user};
+  return check_file(&l);
+}
+
 lamina_status lamina_plugin_lint(lamina_context *context, const char *plugin,
                                  void (*told)(void *user, const char *problem), void *user) {
   lamina_plugin_file file;
@@ -172,8 +178,7 @@ lamina_status lamina_plugin_lint(lamina_context *context, const char *plugin,
   if (!plugin || !told) return lamina_fail(context, LAMINA_INVALID_ARGUMENT, "lamina_plugin_lint: an argument is NULL");
   lamina_status status = lamina_plugin_open(context, plugin, &file);
   if (status) return status;
-  const linting l = {.elf = &file.elf, .manifest = &file.manifest, .report = told, .user = user};
-  status = check_file(&l);
+  status = lamina_plugin_lint_file(&file.elf, &file.manifest, told, user);
   lamina_plugin_close(context, &file);
   return status;
 }

@@ -19,5 +19,8 @@ lamina_status lamina_plugin_open(const lamina_context *context, const char *plug
 void lamina_plugin_close(const lamina_context *context, lamina_plugin_file *file);
 /* Maps the file and registers its layers. Under the registry's load_lock. */
 lamina_status lamina_plugin_load(lamina_context *context, const lamina_plugin_file *file);
+/* What lamina_plugin_lint reports, of an open file. */
+lamina_status lamina_plugin_lint_file(const lamina_elf *elf, const lamina_manifest *manifest,
+                                      void (*report)(void *user, const char *problem), void *user);
 
 #endif
