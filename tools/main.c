@@ -30,7 +30,8 @@ static void print_help(FILE *out) {
                "  lamina train lenet5 --epochs 1 --save digits.safetensors\n"
                "  lamina eval lenet5 --weights digits.safetensors\n\n"
                "Exit status: 0 success, 1 an error, 2 wrong usage. Errors go to standard error.\n"
-               "Environment: LAMINA_ISA (instruction set), LAMINA_MODEL_PATH (folders with models).\n");
+               "Environment: LAMINA_ISA (instruction set), LAMINA_MODEL_PATH (folders with models),\n"
+               "LAMINA_PLUGIN_PATH (folders with plugins).\n");
 }
 
 static int unknown_command(const char *name) {
