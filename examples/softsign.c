@@ -88,11 +88,5 @@ static const lamina_layer softsign = {.size = sizeof softsign,
                                       .infer = infer,
                                       .as_epilogue = as_epilogue};
 
-/* The one symbol that Lamina looks for; all others stay inside. */
-extern const lamina_plugin lamina_plugin_entry __attribute__((visibility("default")));
-const lamina_plugin lamina_plugin_entry = {.size = sizeof lamina_plugin_entry,
-                                           .abi_major = LAMINA_PLUGIN_ABI_MAJOR,
-                                           .abi_minor = LAMINA_PLUGIN_ABI_MINOR,
-                                           .id = "example.softsign",
-                                           .version = "1.0",
-                                           .layers = (const lamina_layer *const[]){&softsign, NULL}};
+/* The one symbol that Lamina looks for, and what a host may read before it runs any code of this file. */
+LAMINA_PLUGIN("example.softsign", "1.0", "softsign", &softsign);

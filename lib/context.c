@@ -62,6 +62,10 @@ static lamina_status start(lamina_context *context, char *error, size_t bytes) {
   snprintf(context->cpu_name, sizeof context->cpu_name, "%s", lamina_topology_cpu_name(topology));
   lamina_host_init(context);
   if (!context->locale) status = lamina_fail_memory(context, sizeof context->locale);
+  if (!status && context->options.plugin_path) {
+    context->options.plugin_path = lamina_intern(context, context->options.plugin_path);
+    if (!context->options.plugin_path) status = lamina_fail_memory(context, 1);
+  }
   if (!status && !context->options.run && context->threads > 1)
     status = lamina_pool_create(context, context->threads, topology, &context->pool);
   lamina_topology_destroy(topology);

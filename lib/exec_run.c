@@ -21,6 +21,7 @@ lamina_status lamina_exec_run_node(lamina_exec *exec, int n) {
   lamina_status status = lamina_plan_pack(exec->plan, node);
   if (!status) status = lamina_exec_pack(exec, n, 0);
   if (status) return status;
+  lamina_plan_refresh_epilogue(node, &exec->views[n]->epilogue);
   status = node->kernel->forward(exec->views[n]);
   return status ? lamina_fail_prefix(exec->context, status, "node '%s' (%s, forward)", node->source->name,
                                      node->source->layer->name)

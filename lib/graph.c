@@ -36,6 +36,7 @@ void lamina_graph_retain(lamina_graph *graph) { atomic_fetch_add(&graph->referen
 
 void lamina_graph_node_free(const lamina_context *context, graph_node *node) {
   if (!node) return;
+  lamina_module_release(context, node->module);
   lamina_free(context, node->name);
   lamina_free(context, node->attributes);
   lamina_free(context, node->attrs);

@@ -3,6 +3,7 @@
 #ifndef LAMINA_GRAPH_H
 #define LAMINA_GRAPH_H
 
+#include "registry.h"
 #include "store.h"
 
 typedef struct graph_value {
@@ -16,6 +17,7 @@ typedef struct graph_value {
 typedef struct graph_node {
   char *name;
   const lamina_layer *layer;
+  lamina_module *module; /* that the layer comes from, held; NULL: built in */
   char *attributes; /* as given */
   lamina_value *attrs;
   char *attr_storage;

@@ -7,6 +7,7 @@
 
 #include "attributes.h"
 #include "initialize.h"
+#include "plugin/search.h"
 
 typedef struct addition {
   lamina_graph *graph;
@@ -136,8 +137,9 @@ static lamina_status allocate_node(addition *a, const lamina_layer *layer, const
                                                                               : lamina_fail_memory(context, sizeof *node);
 }
 
-static lamina_status build(addition *a, const lamina_layer *layer, const char *name, const char *inputs,
+static lamina_status build(addition *a, const lamina_registration *row, const char *name, const char *inputs,
                            const char *attributes) {
+  const lamina_layer *layer = row->layer;
   lamina_status status = allocate_node(a, layer, name);
   if (!status) status = resolve_inputs(a, inputs ? inputs : "");
   if (!status) status = parse_attributes(a, attributes);
@@ -161,23 +163,27 @@ lamina_status lamina_graph_add(lamina_graph *graph, const char *type, const char
   lamina_context *context = graph->context;
   lamina_status status = lamina_graph_check_name(graph, "node", name);
   if (status) return status;
-  const lamina_layer *layer = type ? lamina_layer_find(context, type, NULL) : NULL;
-  if (!layer)
-    return lamina_fail(context, LAMINA_NOT_FOUND, "node '%s': there is no layer '%s'; `lamina layers` lists those that are",
-                       name, type ? type : "NULL");
+  lamina_registration row;
+  if (!type || !lamina_registry_hold(context, type, &row)) return lamina_plugin_suggest(context, name, type ? type : "NULL");
   addition *a = lamina_alloc_zeroed(context, sizeof *a);
-  if (!a) return lamina_fail_memory(context, sizeof *a);
+  if (!a) {
+    lamina_module_release(context, row.module);
+    return lamina_fail_memory(context, sizeof *a);
+  }
   a->graph = graph;
   const size_t values = graph->value_count, entries = graph->store->count;
-  status = build(a, layer, name, inputs, attributes);
+  status = build(a, &row, name, inputs, attributes);
   if (status) {
     lamina_graph_drop_values(graph, values);
     lamina_store_truncate(graph->store, entries);
     lamina_graph_node_free(context, a->node);
   } else {
+    a->node->module = row.module; /* held from now on by the node */
+    row.module = NULL;
     for (int i = 0; i < a->node->n_inputs; i++) graph->values[a->node->inputs[i]]->consumers++;
     graph->nodes[graph->node_count++] = a->node;
   }
   lamina_free(context, a);
+  lamina_module_release(context, row.module);
   return status;
 }

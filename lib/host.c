@@ -47,11 +47,23 @@ static void host_random(const lamina_host *host, uint64_t seed, uint64_t offset,
   lamina_random_uniform(seed, offset, n, out);
 }
 
-static size_t host_gemm_workspace(const lamina_host *host, const lamina_gemm *gemm) {
-  return lamina_gemm_workspace(context_of(host), gemm);
+/* A plugin's struct, zero-extended or cut to what this library knows. */
+static lamina_gemm known(const lamina_gemm *gemm) {
+  lamina_gemm full = {.size = 0};
+  memcpy(&full, gemm, gemm->size < sizeof full ? gemm->size : sizeof full);
+  full.size = sizeof full;
+  return full;
 }
 
-static void host_gemm(const lamina_host *host, const lamina_gemm *gemm) { lamina_gemm_run(context_of(host), gemm); }
+static size_t host_gemm_workspace(const lamina_host *host, const lamina_gemm *gemm) {
+  const lamina_gemm full = known(gemm);
+  return lamina_gemm_workspace(context_of(host), &full);
+}
+
+static void host_gemm(const lamina_host *host, const lamina_gemm *gemm) {
+  const lamina_gemm full = known(gemm);
+  lamina_gemm_run(context_of(host), &full);
+}
 
 static size_t host_gemm_packed_bytes(const lamina_host *host, int64_t k, int64_t n) {
   return lamina_gemm_packed_bytes(context_of(host), k, n);
@@ -64,7 +76,8 @@ static void host_gemm_pack_b(const lamina_host *host, int64_t k, int64_t n, cons
 
 static const char *host_gemm_algorithm(const lamina_host *host, const lamina_gemm *gemm) {
   char text[64];
-  lamina_gemm_describe(context_of(host), gemm, text, sizeof text);
+  const lamina_gemm full = known(gemm);
+  lamina_gemm_describe(context_of(host), &full, text, sizeof text);
   const char *algorithm = lamina_intern(context_of(host), text);
   return algorithm ? algorithm : "gemm";
 }

@@ -30,9 +30,9 @@ static lamina_status write_parameters(lamina_plan *plan) {
   lamina_store *store = plan->graph->store;
   for (int n = 0; n < plan->node_count; n++) {
     plan_node *node = &plan->nodes[n];
-    const graph_node *sources[] = {node->source, node->affine};
-    for (int s = 0; s < 2 && sources[s]; s++)
-      for (int i = 0; i < sources[s]->n_params; i++) {
+    const graph_node *sources[] = {node->source, node->affine, node->offer_source};
+    for (int s = 0; s < 3; s++)
+      for (int i = 0; sources[s] && i < sources[s]->n_params; i++) {
         lamina_entry *entry = sources[s]->params[i];
         if (!entry) continue;
         lamina_status status = lamina_store_ensure_written(store, entry);
@@ -111,6 +111,7 @@ void lamina_plan_destroy(lamina_plan *plan) {
     lamina_free(context, node->temporary);
     lamina_free(context, node->fused);
     lamina_free(context, node->rejected);
+    lamina_free(context, node->offer);
     lamina_free(context, node->packed);
   }
   lamina_free(context, plan->nodes);

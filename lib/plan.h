@@ -31,6 +31,8 @@ typedef struct plan_node {
   lamina_epilogue epilogue;
   int add;                  /* the value that the epilogue adds, or -1; in TRAIN the last of the inputs as well */
   const graph_node *affine; /* a node folded into the packed weights, or NULL */
+  const graph_node *offer_source; /* a merged node whose parameters the epilogue depends on, or NULL */
+  lamina_node *offer;             /* and its view */
   char *fused, *rejected;   /* for explain */
   bool removed, is_view, backward;
   lamina_mode mode;         /* in TRAIN plans INFER too, where no gradient is needed and nothing else differs */
@@ -100,6 +102,8 @@ size_t lamina_plan_gradient_bytes(const plan_node *node);
 bool lamina_plan_packs_late(const lamina_plan *plan, const plan_node *node);
 /* Whether gradients of parameters live only until their node's backward is done with them. */
 bool lamina_plan_passes_gradients_on(const lamina_plan *plan);
+/* Makes what an epilogue has from learned parameters current. */
+void lamina_plan_refresh_epilogue(const plan_node *node, lamina_epilogue *epilogue);
 
 /* Makes a node's packed parameters current. */
 lamina_status lamina_plan_pack(lamina_plan *plan, plan_node *node);

@@ -59,45 +59,73 @@ static lamina_status check_layer(const lamina_context *context, const lamina_lay
   return status ? status : check_ports(context, layer);
 }
 
-lamina_status lamina_registry_add(lamina_context *context, const lamina_layer *layer, const char *provider) {
+static bool is_at(const lamina_registry *registry, size_t at, const char *name) {
+  return at < registry->count && strcmp(registry->rows[at].layer->name, name) == 0;
+}
+
+lamina_status lamina_registry_put(lamina_context *context, const lamina_registration *row) {
   lamina_registry *registry = context->registry;
-  lamina_status status = check_layer(context, layer);
+  const char *name = row->layer->name;
+  lamina_status status = check_layer(context, row->layer);
   if (status) return status;
   pthread_mutex_lock(&registry->lock);
-  size_t at = lower_bound(registry, layer->name);
-  if (at < registry->count && strcmp(registry->rows[at].layer->name, layer->name) == 0) {
-    status = lamina_fail(context, LAMINA_INVALID_ARGUMENT, "the layer '%s' of %s exists already: it comes from %s",
-                         layer->name, provider, registry->rows[at].provider);
+  const size_t at = lower_bound(registry, name);
+  lamina_registration *rows =
+      lamina_grow(context, registry->rows, &registry->capacity, registry->count + 1, sizeof *rows);
+  if (rows) registry->rows = rows;
+  if (!rows) {
+    status = lamina_fail_memory(context, sizeof *rows * (registry->count + 1));
+  } else if (!is_at(registry, at, name)) {
+    memmove(rows + at + 1, rows + at, (registry->count - at) * sizeof *rows);
+    rows[at] = *row;
+    registry->count++;
+  } else if (row->hidden && row->hidden->layer == rows[at].layer && !rows[at].hidden) {
+    rows[at] = *row;
   } else {
-    lamina_registration *rows =
-        lamina_grow(context, registry->rows, &registry->capacity, registry->count + 1, sizeof *rows);
-    if (!rows) {
-      status = lamina_fail_memory(context, sizeof *rows * (registry->count + 1));
-    } else {
-      registry->rows = rows;
-      memmove(rows + at + 1, rows + at, (registry->count - at) * sizeof *rows);
-      rows[at] = (lamina_registration){.layer = layer, .provider = provider};
-      registry->count++;
-    }
+    status = lamina_fail(context, LAMINA_INVALID_ARGUMENT, "the layer '%s' of %s exists already: it comes from %s", name,
+                         row->provider, rows[at].provider);
   }
   pthread_mutex_unlock(&registry->lock);
   return status;
 }
 
-void lamina_registry_remove(lamina_context *context, const char *provider) {
+lamina_status lamina_registry_add(lamina_context *context, const lamina_layer *layer, const char *provider) {
+  return lamina_registry_put(context, &(lamina_registration){.layer = layer, .provider = provider});
+}
+
+void lamina_registry_remove(lamina_context *context, const lamina_module *module) {
   lamina_registry *registry = context->registry;
   size_t kept = 0;
   pthread_mutex_lock(&registry->lock);
-  for (size_t i = 0; i < registry->count; i++)
-    if (registry->rows[i].provider != provider) registry->rows[kept++] = registry->rows[i];
+  for (size_t i = 0; i < registry->count; i++) {
+    const lamina_registration row = registry->rows[i];
+    if (row.module != module)
+      registry->rows[kept++] = row;
+    else if (row.hidden)
+      registry->rows[kept++] = *row.hidden;
+  }
   registry->count = kept;
   pthread_mutex_unlock(&registry->lock);
+}
+
+bool lamina_registry_hold(const lamina_context *context, const char *name, lamina_registration *row) {
+  lamina_registry *registry = context->registry;
+  pthread_mutex_lock(&registry->lock);
+  const size_t at = lower_bound(registry, name);
+  const bool found = is_at(registry, at, name);
+  if (found) {
+    *row = registry->rows[at];
+    lamina_module_hold(row->module);
+  }
+  pthread_mutex_unlock(&registry->lock);
+  return found;
 }
 
 lamina_status lamina_registry_create(lamina_context *context) {
   lamina_registry *registry = lamina_alloc_zeroed(context, sizeof *registry);
   if (!registry) return lamina_fail_memory(context, sizeof *registry);
   pthread_mutex_init(&registry->lock, NULL);
+  pthread_mutex_init(&registry->load_lock, NULL);
   context->registry = registry;
   for (const lamina_layer *const *layer = lamina_builtin_layers; *layer; layer++) {
     lamina_status status = lamina_registry_add(context, *layer, "built-in");
@@ -109,10 +137,11 @@ lamina_status lamina_registry_create(lamina_context *context) {
 void lamina_registry_destroy(lamina_context *context) {
   lamina_registry *registry = context->registry;
   if (!registry) return;
-  for (size_t i = 0; i < registry->module_count; i++) lamina_module_unload(context, &registry->modules[i]);
+  for (size_t i = 0; i < registry->module_count; i++) lamina_module_release(context, registry->modules[i]);
   lamina_free(context, registry->modules);
   lamina_free(context, registry->rows);
   pthread_mutex_destroy(&registry->lock);
+  pthread_mutex_destroy(&registry->load_lock);
   lamina_free(context, registry);
   context->registry = NULL;
 }
@@ -135,15 +164,9 @@ const lamina_layer *lamina_layer_at(const lamina_context *context, int index) {
 }
 
 const lamina_layer *lamina_layer_find(const lamina_context *context, const char *name, const char **provider) {
-  if (!context || !name) return NULL;
-  lamina_registry *registry = context->registry;
-  const lamina_layer *layer = NULL;
-  pthread_mutex_lock(&registry->lock);
-  size_t at = lower_bound(registry, name);
-  if (at < registry->count && strcmp(registry->rows[at].layer->name, name) == 0) {
-    layer = registry->rows[at].layer;
-    if (provider) *provider = registry->rows[at].provider;
-  }
-  pthread_mutex_unlock(&registry->lock);
-  return layer;
+  lamina_registration row;
+  if (!context || !name || !lamina_registry_hold(context, name, &row)) return NULL;
+  if (provider) *provider = row.provider;
+  lamina_module_release(context, row.module);
+  return row.layer;
 }

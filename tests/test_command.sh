@@ -168,10 +168,25 @@ expect 0 '"init.weight"' "$lamina" layers conv2d
 expect 0 "" "$lamina" layers conv2d --json && json attributes ports kernels
 expect 1 "did you mean 'linear'" "$lamina" layers liner
 expect 1 "no_such.so" "$lamina" layers --plugin ./no_such.so
+expect 0 "plugin new" "$lamina" help plugin new
+expect 0 "lint" "$lamina" plugin --help
+expect 2 "lint" "$lamina" plugin
+expect 2 "did you mean 'lamina plugin lint'" "$lamina" plugin lnt
+expect 1 "there is a layer 'relu' already" "$lamina" plugin new relu
+expect 1 "begin with a small letter" "$lamina" plugin new ../up
+expect 0 "mine/mine.c" "$lamina" plugin new mine --vendor acme
+expect 1 "cannot make the folder 'mine'" "$lamina" plugin new mine
+expect 1 "no such" "$lamina" plugin lint ./no_such.so
 expect 0 "fc1" "$lamina" explain ./tiny.json
 expect 0 "" "$lamina" explain ./tiny.json --train --batch 4 --json && json nodes arena_bytes unplanned_bytes
 if [ -n "$softsign" ]; then
   expect 0 "<- softsign" "$lamina" explain "$LAMINA_MODEL_PATH/../examples/softsign.json" --plugin "$softsign"
+  expect 0 "no problem" "$lamina" plugin lint "$softsign"
+  expect 0 "" "$lamina" plugin lint "$softsign" --json && json path id version layers good problems
+  expect 1 "is not loaded" env "LAMINA_PLUGIN_PATH=$(dirname "$softsign")" "$lamina" explain \
+    "$LAMINA_MODEL_PATH/../examples/softsign.json"
+  expect 0 "not loaded" env "LAMINA_PLUGIN_PATH=$(dirname "$softsign")" "$lamina" layers
+  expect 0 " plain " env "LAMINA_PLUGIN_PATH=$(dirname "$softsign")" "$lamina" layers softsign --plugin softsign
   expect 0 " plain " "$lamina" explain "$LAMINA_MODEL_PATH/../examples/softsign.json" --no-fusion --plugin "$softsign"
 fi
 expect 0 "fc1" "$lamina" time ./tiny.json --runs 3

@@ -39,6 +39,39 @@ static const lamina_layer soften_layer = {.size = sizeof soften_layer,
                                           .infer = same_shape,
                                           .as_epilogue = soften_as_epilogue};
 
+/* One with a learned slope, which its function gets as it is when a plan runs. */
+static const lamina_port slope_port = {
+    .size = sizeof slope_port, .name = "slope", .kind = LAMINA_PORT_PARAMETER, .initializer = "constant:0.25"};
+
+static void bend_piece(int64_t n, const float *parameters, const float *x, float *y) {
+  for (int64_t i = 0; i < n; i++) y[i] = x[i] > 0 ? x[i] : parameters[0] * x[i];
+}
+
+static lamina_status bend_infer(lamina_node *node) {
+  node->params[0] = (lamina_tensor){.rank = 1, .dim = {1}};
+  return same_shape(node);
+}
+
+static lamina_status bend(const lamina_node *node) {
+  bend_piece(lamina_tensor_count(&node->inputs[0]), node->params[0].data, node->inputs[0].data, node->outputs[0].data);
+  return LAMINA_OK;
+}
+
+static int bend_as_epilogue(const lamina_node *node, lamina_epilogue *epilogue) {
+  epilogue->parts |= LAMINA_EPILOGUE_ACTIVATION;
+  epilogue->activation = bend_piece;
+  epilogue->parameters[0] = *(const float *)node->params[0].data;
+  return 1;
+}
+
+static const lamina_kernel bend_kernel = {.size = sizeof bend_kernel, .name = "bend", .forward = bend};
+static const lamina_layer bend_layer = {.size = sizeof bend_layer,
+                                        .name = "bend",
+                                        .ports = (const lamina_port *const[]){&in_a, &out_y, &slope_port, NULL},
+                                        .kernels = (const lamina_kernel *const[]){&bend_kernel, NULL},
+                                        .infer = bend_infer,
+                                        .as_epilogue = bend_as_epilogue};
+
 /* Networks, how many nodes are left of them, and what is merged into the first. */
 typedef struct fusion_case {
   net_case spec;
@@ -145,6 +178,34 @@ START_TEST(activations_are_fused_where_one_node_alone_reads) {
 }
 END_TEST
 
+START_TEST(a_fused_slope_follows_what_is_learned) {
+  static const net_case spec = {
+      "slope", 2, FUSION_IMAGE, {{"conv2d", "c", "x", CONV}, {"bend", "s", "c", NULL}}, NULL, 0};
+  lamina_context *context = net_context(2);
+  test_random random = {test_seed()};
+  net fused, plain;
+  lamina_parameter slope = {.size = sizeof slope};
+  lamina_node_info first = {.size = sizeof first};
+  NET_OK(context, lamina_registry_add(context, &bend_layer, "test_fusion"));
+  net_open(&fused, context, &spec, (lamina_plan_options){.mode = LAMINA_INFER}, &random);
+  net_open_shared(&plain, &fused, (lamina_plan_options){.mode = LAMINA_INFER, .no_fusion = 1});
+  NET_OK(context, lamina_plan_node(fused.plan, 0, &first));
+  ck_assert_str_eq(first.fused, "s");
+  NET_OK(context, lamina_graph_parameter_find(fused.graph, "s.slope", &slope));
+  for (int i = 0; i < 3; i++) {
+    *(float *)slope.tensor.data = 0.5f - (float)i;
+    lamina_graph_parameters_changed(fused.graph);
+    NET_OK(context, lamina_exec_forward(fused.exec));
+    NET_OK(context, lamina_exec_forward(plain.exec));
+    const lamina_tensor a = net_output(&fused), b = net_output(&plain);
+    ck_assert_double_le(net_error(a.data, b.data, lamina_tensor_count(&a)), 1e-5);
+  }
+  net_close_shared(&plain);
+  net_close(&fused);
+  lamina_context_destroy(context);
+}
+END_TEST
+
 int main(void) {
   test_print_seed();
   if (net_isa_is_absent()) return TEST_SKIPPED;
@@ -152,6 +213,7 @@ int main(void) {
   TCase *cases = tcase_create("epilogues");
   tcase_set_timeout(cases, 60);
   tcase_add_loop_test(cases, activations_are_fused_where_one_node_alone_reads, 0, FUSION_CASES);
+  tcase_add_test(cases, a_fused_slope_follows_what_is_learned);
   suite_add_tcase(suite, cases);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_ENV);

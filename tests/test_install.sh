@@ -58,11 +58,22 @@ lamina=$(find "$work/root" -path '*/bin/lamina')
 "$lamina" explain lenet5
 
 # One that was compiled for another ABI is refused before any of its code runs.
-sed 's/LAMINA_PLUGIN_ABI_MINOR/LAMINA_PLUGIN_ABI_MINOR + 1/' "$source/examples/softsign.c" >other.c
+sed 's/^#include <lamina.plugin.h>/&\n#undef LAMINA_PLUGIN_ABI_MAJOR\n#define LAMINA_PLUGIN_ABI_MAJOR 99/' "$source/examples/softsign.c" >other.c
 # shellcheck disable=SC2046 # words
 gcc -std=c11 -shared -fPIC other.c -o other.so $(pkg-config --cflags lamina)
 if "$lamina" layers softsign --plugin ./other.so 2>err || ! grep -q "layer ABI" err; then
   echo "a plugin of another ABI was loaded"
   exit 1
 fi
+
+# What `lamina plugin new` writes builds with its own header alone, trains, and fuses into what is before it.
+"$lamina" plugin new prelu
+make -s -C prelu CFLAGS='-O2 -Wall -Wextra -Wpedantic -Wno-unused-parameter -Werror'
+"$lamina" plugin lint ./prelu/prelu.so
+[ "$(wc -l <prelu/prelu.c)" -lt 100 ] || { echo "the template has 100 lines or more"; exit 1; }
+"$lamina" explain prelu/prelu.json --plugin ./prelu/prelu.so | grep '<- norm prelu'
+"$lamina" train prelu/prelu.json --plugin ./prelu/prelu.so --epochs 1 --save prelu.safetensors
+sed 's/"type": "relu"/"type": "prelu"/' "$source/models/mynet.json" >mynet.json
+"$lamina" explain ./mynet.json --plugin ./prelu/prelu.so | grep '^conv1 .*<- bn1 relu1'
+if "$lamina" plugin new prelu 2>err; then echo "a folder was overwritten"; exit 1; fi
 echo "installed, linked and run"

@@ -6,6 +6,6 @@
 #include "options.h"
 
 extern const command command_info, command_layers, command_train, command_eval, command_run, command_time,
-    command_explain;
+    command_explain, command_plugin;
 
 #endif

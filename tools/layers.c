@@ -210,7 +210,17 @@ static json_t *layer_json(const lamina_layer *layer, const char *provider) {
 
 /* ---- all layers ------------------------------------------------------------------------------------------------ */
 
-static void print_table(const session *s) {
+/* Plugins in the folders, read without running code of them. */
+static void print_plugin(void *user, const lamina_plugin_info *info) {
+  const char *provider = "", *name = info->layers + strspn(info->layers, " ");
+  char first[128];
+  snprintf(first, sizeof first, "%.*s", (int)strcspn(name, " "), name);
+  if (lamina_layer_find(((const session *)user)->context, first, &provider) && !strcmp(provider, info->path)) return;
+  printf("%-24s in the plugin %s, %s\n", info->layers, info->path,
+         info->usable ? "not loaded (--plugin)" : "which cannot run here");
+}
+
+static void print_table(session *s) {
   const int count = lamina_layer_count(s->context);
   for (int i = 0; i < count; i++) {
     const lamina_layer *layer = lamina_layer_at(s->context, i);
@@ -220,6 +230,7 @@ static void print_table(const session *s) {
     printf("%-24s %s%s%s%s\n", layer->name, layer->doc ? layer->doc : "", built_in ? "" : " [",
            built_in ? "" : provider, built_in ? "" : "]");
   }
+  lamina_plugin_list(s->context, print_plugin, s);
   printf("\n'lamina layers NAME' shows a layer's attributes, ports and kernels\n");
 }
 
@@ -247,7 +258,7 @@ static int no_such_layer(const session *s, const char *name) {
   return EXIT_ERROR;
 }
 
-static int show(const session *s, const char *name) {
+static int show(session *s, const char *name) {
   const char *provider = "";
   if (!name && s->common->json) return print_all_json(s);
   if (!name) {

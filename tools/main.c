@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const command *const commands[] = {&command_info, &command_layers, &command_train,  &command_eval,
-                                          &command_run,  &command_time,   &command_explain};
+static const command *const commands[] = {&command_info, &command_layers, &command_train,   &command_eval,
+                                          &command_run,  &command_time,   &command_explain, &command_plugin};
 
 enum { COMMAND_COUNT = (int)(sizeof commands / sizeof *commands) };
 
@@ -30,7 +30,8 @@ static void print_help(FILE *out) {
                "  lamina train lenet5 --epochs 1 --save digits.safetensors\n"
                "  lamina eval lenet5 --weights digits.safetensors\n\n"
                "Exit status: 0 success, 1 an error, 2 wrong usage. Errors go to standard error.\n"
-               "Environment: LAMINA_ISA (instruction set), LAMINA_MODEL_PATH (folders with models).\n");
+               "Environment: LAMINA_ISA (instruction set), LAMINA_MODEL_PATH (folders with models),\n"
+               "LAMINA_PLUGIN_PATH (folders with plugins).\n");
 }
 
 static int unknown_command(const char *name) {
@@ -52,8 +53,8 @@ static int help(int argc, char **argv) {
   }
   const command *c = find_command(argv[0]);
   if (!c) return unknown_command(argv[0]);
-  options_print_help(c);
-  return EXIT_OK;
+  char *line[] = {argc > 1 ? argv[1] : "--help", "--help"}; /* `help plugin NAME` */
+  return c->run(c, argc > 1 ? 2 : 1, line);
 }
 
 static int dispatch(int argc, char **argv) {

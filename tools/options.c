@@ -19,7 +19,7 @@ static const option common_options[] = {
      "default, strict (direct algorithms only) or fast"},
     {"seed", "N", OPTION_SEED, offsetof(common_settings, seed), 0, 0, NULL, "seed of everything random (default 0)"},
     {"plugin", "FILE", OPTION_LIST, offsetof(common_settings, plugins), 0, 0, NULL,
-     "load the layers of a plugin first; its code runs in this process. May be repeated"},
+     "load a plugin first, a path or a name in LAMINA_PLUGIN_PATH; its code runs in this process. May be repeated"},
     {"json", NULL, OPTION_FLAG, offsetof(common_settings, json), 0, 0, NULL,
      "print one JSON object as the last line of standard output"},
     {NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};

@@ -72,6 +72,7 @@ typedef struct lamina_context_options {
   /** Where a failing lamina_context_create leaves its message (there is no context to ask yet); may be NULL. */
   char *error;
   size_t error_size;
+  const char *plugin_path; /**< folders of plugins, separated by colons; NULL: none (see lamina_context_load_plugin) */
 } lamina_context_options;
 
 /** Creates a context; options may be NULL. Fails with LAMINA_UNSUPPORTED when the ISA asked for is not there. */
@@ -98,8 +99,42 @@ LAMINA_API int lamina_layer_count(const lamina_context *context);
 LAMINA_API const lamina_layer *lamina_layer_at(const lamina_context *context, int index);
 /** The layer of that name, or NULL. `provider` (may be NULL) is set to "built-in" or the plugin's file. */
 LAMINA_API const lamina_layer *lamina_layer_find(const lamina_context *context, const char *name, const char **provider);
-/** Loads the layers of one plugin file (a shared object). Its code runs in this process: load only what you trust. */
-LAMINA_API lamina_status lamina_context_load_plugin(lamina_context *context, const char *path);
+
+/* ---- plugins ---------------------------------------------------------------------------------------------------- */
+
+/**
+ * Loads the layers of a plugin, whose code runs in this process: load only what you trust. `plugin` is a path with a slash in
+ * it, or the name of a file NAME.so in one of these folders, in this order: those of the context's option plugin_path, those
+ * of the environment's LAMINA_PLUGIN_PATH (colons between; not in a privileged process), lamina/plugins beside liblamina.so.
+ * The file and the folders above it must belong to root or the user and not be writable by others. What can be refused is
+ * refused before any code of the file runs. A file that is loaded already is left as it is: LAMINA_OK.
+ */
+LAMINA_API lamina_status lamina_context_load_plugin(lamina_context *context, const char *plugin);
+/** Takes a plugin's layers out of the registry, named by its path, its name or its id. Its code goes when the last graph, plan
+    and exec that use it have gone. LAMINA_BUSY while another plugin overrides one of its layers. Pointers that
+    lamina_layer_find and lamina_layer_at gave for its layers are no longer valid. */
+LAMINA_API lamina_status lamina_context_unload_plugin(lamina_context *context, const char *plugin);
+
+typedef struct lamina_plugin_info {
+  size_t size;      /**< set by the caller */
+  const char *path; /**< absolute */
+  const char *id, *version;
+  const char *layers; /**< their names, separated by blanks */
+  const char *isa;    /**< what the file was compiled for; "": any processor of this kind */
+  int abi_major, abi_minor;
+  int usable; /**< 0: this library or this processor cannot run it */
+} lamina_plugin_info;
+
+/** Reads what a plugin's file says about itself, without running any code of it. Strings live as long as the context. */
+LAMINA_API lamina_status lamina_plugin_inspect(lamina_context *context, const char *plugin, lamina_plugin_info *info);
+/** Calls `found` for each plugin in the folders above, read as by lamina_plugin_inspect; other files are passed over. */
+LAMINA_API void lamina_plugin_list(lamina_context *context, void (*found)(void *user, const lamina_plugin_info *info),
+                                   void *user);
+/** Checks a plugin's file as its author should, without running any code of it: calls `report` with each thing that is wrong
+    (exports too much, links Lamina or a C++ or OpenMP runtime, static constructors, an executable stack ...). Fails if
+    the file cannot be read as a plugin at all. */
+LAMINA_API lamina_status lamina_plugin_lint(lamina_context *context, const char *plugin,
+                                            void (*report)(void *user, const char *problem), void *user);
 
 /* ---- graph ----------------------------------------------------------------------------------------------------- */
 

@@ -5,9 +5,11 @@
  *
  * A layer is data: a const `lamina_layer` that declares attributes, ports and kernels. A loadable plugin
  * exports one const symbol of type `lamina_plugin`, named `lamina_plugin_entry`; nothing of Lamina is linked, since
- * the host hands a table of services (`lamina_host`) to every callback.
+ * the host hands a table of services (`lamina_host`) to every callback. LAMINA_PLUGIN, at the end of this file, writes it.
  *
- * Structs begin with their size; the host copies the part that both sides know, so a struct may grow at its end.
+ * Structs begin with their size; the host copies the part that both sides know, so a struct may grow at its end. A callback
+ * that uses a field which came after version 1.0 of this ABI first looks whether the `size` of what it was given covers it.
+ * lamina_tensor and lamina_value have no size: they never change, nor does the value of any constant.
  * Tensors are channels last: (N, H, W, C), (N, L, C), (N, C). Parameters have PyTorch's shapes and names.
  */
 #ifndef LAMINA_PLUGIN_H
@@ -20,8 +22,8 @@
 extern "C" {
 #endif
 
-#define LAMINA_PLUGIN_ABI_MAJOR 0
-#define LAMINA_PLUGIN_ABI_MINOR 3 /* while the major version is 0, another minor version is another ABI */
+#define LAMINA_PLUGIN_ABI_MAJOR 1 /* another one is another ABI, and refused */
+#define LAMINA_PLUGIN_ABI_MINOR 0 /* grows with what is added; plugins and hosts of different minors work together */
 
 #define LAMINA_MAX_RANK 8
 #define LAMINA_MAX_PORTS 64 /* inputs, outputs and parameters of one node, each */
@@ -228,7 +230,10 @@ enum {
                                                 (dropout); else, where no gradient is needed, it is run as at INFER */
   LAMINA_LAYER_CHEAP = 1 << 6,             /**< a pass over memory: a plan that saves memory does not keep output 0 for the
                                                 backward pass but runs forward again. With states, it honours `recompute` */
-  LAMINA_LAYER_LOSS = 1 << 3               /**< output 0 is a scalar that is minimised: its gradient starts as 1 */
+  LAMINA_LAYER_LOSS = 1 << 3,              /**< output 0 is a scalar that is minimised: its gradient starts as 1 */
+  LAMINA_LAYER_OVERRIDE = 1 << 7           /**< a plugin's: it stands before the layer of that name which is there already, with
+                                                the same attributes and ports; what none of its kernels supports, the other's
+                                                run */
 };
 
 typedef struct lamina_layer {
@@ -250,7 +255,9 @@ typedef struct lamina_layer {
   int (*is_view)(const lamina_node *node);
   /** Optional: nonzero if the producer of input 0 could do this node's work as its epilogue: sets one part and what belongs
       to it. ADD means output = input 0 + input 1; CLAMP sets lo and hi; ACTIVATION, for any elementwise layer, sets the
-      function and its parameters. */
+      function and its parameters. Which part, which function and whether at all must follow from attributes and shapes. A
+      layer that has parameters is asked again before each run, with their data, and gives lo, hi
+      and `parameters` as they are then: a learned slope fuses too. Such a layer fuses at inference alone. */
   int (*as_epilogue)(const lamina_node *node, lamina_epilogue *epilogue);
   /** Optional, INFER only: this node is y = scale[c] * x + shift[c]; computes both (channels floats) from its params. Called
       with NULL for both it only tells whether that holds: LAMINA_OK or, without a message, LAMINA_UNSUPPORTED. */
@@ -264,9 +271,36 @@ typedef struct lamina_plugin {
   const char *id;                /**< "vendor.name" */
   const char *version;
   const lamina_layer *const *layers; /**< NULL-ended */
+  const char *manifest;              /**< the text in the section LAMINA_PLUGIN_SECTION, which says the same */
 } lamina_plugin;
 
 #define LAMINA_PLUGIN_ENTRY "lamina_plugin_entry"
+
+/**
+ * The manifest: what a host reads from the file itself before it runs any code of it. Text in an ELF section, lines of
+ * key=value after a first line: abi=MAJOR.MINOR, id, version, layers (names separated by blanks), isa (what the whole file
+ * was compiled for; empty: any processor of the machine's kind). Keys that a host does not know are for later hosts.
+ */
+#define LAMINA_PLUGIN_SECTION "lamina_manifest"
+#define LAMINA_PLUGIN_MAGIC "lamina plugin"
+#define LAMINA_PLUGIN_TEXT_OF(x) #x
+#define LAMINA_PLUGIN_TEXT(x) LAMINA_PLUGIN_TEXT_OF(x)
+
+/** Writes manifest and descriptor of a plugin whose file was compiled with instructions of `isa` ("avx2"): such a file is
+    never mapped where they are not. The other arguments are those of LAMINA_PLUGIN. */
+#define LAMINA_PLUGIN_FOR(isa, id, version, names, ...)                                                                \
+  static const char lamina_plugin_manifest[] __attribute__((used, section(LAMINA_PLUGIN_SECTION))) =                   \
+      LAMINA_PLUGIN_MAGIC "\nabi=" LAMINA_PLUGIN_TEXT(LAMINA_PLUGIN_ABI_MAJOR) "." LAMINA_PLUGIN_TEXT(                 \
+          LAMINA_PLUGIN_ABI_MINOR) "\nid=" id "\nversion=" version "\nlayers=" names "\nisa=" isa "\n";                \
+  static const lamina_layer *const lamina_plugin_layers[] = {__VA_ARGS__, NULL};                                       \
+  extern const lamina_plugin lamina_plugin_entry __attribute__((visibility("default")));                               \
+  const lamina_plugin lamina_plugin_entry = {sizeof(lamina_plugin),  LAMINA_PLUGIN_ABI_MAJOR, LAMINA_PLUGIN_ABI_MINOR, \
+                                             id,                     version,                 lamina_plugin_layers,    \
+                                             lamina_plugin_manifest}
+
+/** The last line of a plugin: LAMINA_PLUGIN("vendor.name", "1.0", "swish mish", &swish, &mish); the names of its layers
+    separated by blanks, then the layers in that order. All arguments but the layers are string literals. */
+#define LAMINA_PLUGIN(id, version, names, ...) LAMINA_PLUGIN_FOR("", id, version, names, __VA_ARGS__)
 
 /* ---- host services --------------------------------------------------------------------------------------------- */
 

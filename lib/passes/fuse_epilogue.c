@@ -26,17 +26,33 @@ static bool folds_affine(lamina_plan *plan, const plan_node *producer, plan_node
   return possible;
 }
 
-/* What the reader offers to be, or parts == 0. */
-static lamina_epilogue offered(lamina_plan *plan, const plan_node *reader, lamina_status *status) {
+/* What the reader offers to be, or parts == 0. `view` is the caller's to free. */
+static lamina_epilogue offered(lamina_plan *plan, const plan_node *reader, lamina_node **view, lamina_status *status) {
   lamina_epilogue offer = {.size = sizeof offer, .lo = -INFINITY, .hi = INFINITY};
+  *view = NULL;
   if (!reader->source->layer->as_epilogue) return offer;
-  lamina_node *view = lamina_plan_view(plan, reader);
-  if (!view)
-    *status = lamina_fail_memory(plan->context, sizeof *view);
-  else if (!reader->source->layer->as_epilogue(view, &offer))
+  *view = lamina_plan_view(plan, reader);
+  if (!*view)
+    *status = lamina_fail_memory(plan->context, sizeof **view);
+  else if (!reader->source->layer->as_epilogue(*view, &offer))
     offer.parts = 0;
-  lamina_free(plan->context, view);
   return offer;
+}
+
+/* In training a merged node's backward is that of the producer, which knows nothing of its parameters; and an epilogue keeps
+   up with those of one node. */
+static bool may_take_parameters(const lamina_plan *plan, const plan_node *producer, const plan_node *reader) {
+  return !reader->source->n_params || (plan->options.mode == LAMINA_INFER && !producer->offer);
+}
+
+void lamina_plan_refresh_epilogue(const plan_node *node, lamina_epilogue *epilogue) {
+  lamina_epilogue now = {.size = sizeof now, .lo = -INFINITY, .hi = INFINITY};
+  if (!node->offer || !node->offer_source->layer->as_epilogue(node->offer, &now)) return;
+  if (now.parts & LAMINA_EPILOGUE_CLAMP) {
+    epilogue->lo = now.lo;
+    epilogue->hi = now.hi;
+  }
+  if (now.parts & LAMINA_EPILOGUE_ACTIVATION) memcpy(epilogue->parameters, now.parameters, sizeof now.parameters);
 }
 
 /* Takes what the reader offers, if the producer can apply it and nothing that is applied later is there already. */
@@ -84,10 +100,18 @@ static lamina_status try_merge(lamina_plan *plan, int n, plan_node *reader, bool
     *merged = true;
     return LAMINA_OK;
   }
-  lamina_epilogue offer = status ? (lamina_epilogue){0} : offered(plan, reader, &status);
-  if (status) return status;
-  *merged = take(plan, n, reader, &offer);
-  return LAMINA_OK;
+  if (status || !may_take_parameters(plan, producer, reader)) return status;
+  lamina_node *view;
+  lamina_epilogue offer = offered(plan, reader, &view, &status);
+  *merged = !status && take(plan, n, reader, &offer);
+  if (*merged && reader->source->n_params) {
+    view->attrs = reader->source->attrs; /* the node's own copy goes with it */
+    producer->offer = view;
+    producer->offer_source = reader->source;
+    return LAMINA_OK;
+  }
+  lamina_free(plan->context, view);
+  return status;
 }
 
 static bool can_fuse(const lamina_plan *plan, const plan_node *producer) {
