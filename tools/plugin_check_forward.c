@@ -184,9 +184,12 @@ void check_leaks(check_case *c, const lamina_kernel *kernel, lamina_context *con
 
 /* ---- backward, but for its values -------------------------------------------------------------------------------- */
 
-static int find(const run_result *r, const char *name) {
-  for (int v = 0; v < r->count; v++)
-    if (!strcmp(r->value[v].name, name)) return v;
+/* The value of `other` that is value v of `r`. */
+static int find(const run_result *other, const run_result *r, int v) {
+  for (int w = 0; w < other->count; w++)
+    if (other->value[w].gradient == r->value[v].gradient && other->value[w].kind == r->value[v].kind &&
+        other->value[w].port == r->value[v].port)
+      return w;
   return -1;
 }
 
@@ -198,7 +201,7 @@ static void check_needs(check_case *c, const run_options *base, const run_result
     *(k ? &o.leave_params : &o.leave_inputs) = ~0ull;
     check_run(c, &o, &r);
     for (int v = 0; v < r.count; v++) {
-      const int w = find(first, r.value[v].name);
+      const int w = find(first, &r, v);
       const int64_t count = check_count(&r.value[v].tensor);
       for (int64_t i = 0; w >= 0 && r.value[v].gradient && i < count; i++)
         if (fabs(run_element(&r, v, i) - run_element(first, w, i)) > 1e-5 * (1 + fabs(run_element(first, w, i))))
@@ -216,7 +219,7 @@ static void check_accumulate(check_case *c, const run_options *base, const run_r
   o.accumulate = true;
   check_run(c, &o, &r);
   for (int v = 0; v < r.count; v++) {
-    const int w = find(first, r.value[v].name);
+    const int w = find(first, &r, v);
     if (!r.value[v].gradient || r.value[v].kind != LAMINA_PORT_INPUT || w < 0) continue;
     double scale = 1;
     for (int64_t i = 0; i < check_count(&r.value[v].tensor); i++) scale = fmax(scale, fabs(run_element(first, w, i)));

@@ -24,24 +24,29 @@ typedef struct probe {
   const char *name;
 } probe;
 
-/* <dy, f - f0>, and in *noise what rounding can have added to it. */
-static double objective(const probe *p, const run_result *r, double *noise) {
-  double sum = 0, square = 0;
+typedef struct noise {
+  double all, changed; /* what rounding can have added: over all outputs, and over those that changed */
+} noise;
+
+/* <dy, f - f0>. */
+static double objective(const probe *p, const run_result *r, noise *n) {
+  double sum = 0, all = 0, changed = 0;
   for (int v = 0; v < r->count; v++) {
     if (r->value[v].kind != LAMINA_PORT_OUTPUT || r->value[v].tensor.dtype != LAMINA_F32 || r->value[v].of_state) continue;
     const float *y = r->value[v].tensor.data, *y0 = p->middle.value[v].tensor.data, *dy = p->c->dy[r->value[v].port];
     for (int64_t i = 0; i < check_count(&r->value[v].tensor); i++) {
-      if (y[i] == y0[i]) continue;
       const double e = dy[i] * (fabs((double)y[i]) + fabs((double)y0[i]) + 0.25);
       sum += (double)dy[i] * ((double)y[i] - (double)y0[i]);
-      square += e * e;
+      all += e * e;
+      if (y[i] != y0[i]) changed += e * e;
     }
   }
-  *noise = ldexp(sqrt(square), -FLOAT_BITS + 2);
+  n->all = ldexp(sqrt(all), -FLOAT_BITS + 1);
+  n->changed = ldexp(sqrt(changed), -FLOAT_BITS + 2);
   return sum;
 }
 
-static double moved(probe *p, double h, const signed char *direction, int64_t only, double *noise, double *actual) {
+static double moved(probe *p, double h, const signed char *direction, int64_t only, noise *n, double *actual) {
   run_result r;
   memcpy(p->saved, p->x, (size_t)p->count * sizeof *p->x);
   *actual = 0; /* <g, what was really moved>: h is rounded into x */
@@ -50,7 +55,7 @@ static double moved(probe *p, double h, const signed char *direction, int64_t on
     *actual += (double)p->g[i] * ((double)p->x[i] - (double)p->saved[i]);
   }
   check_run(p->c, &p->forward, &r);
-  const double value = objective(p, &r, noise);
+  const double value = objective(p, &r, n);
   run_release(&r);
   memcpy(p->x, p->saved, (size_t)p->count * sizeof *p->x);
   return value;
@@ -64,13 +69,14 @@ static void compare(probe *p, const signed char *direction, int64_t only) {
     if (only < 0 || i == only) size += (double)p->g[i] * p->g[i];
   for (int k = 0; k < STEPS; k++) {
     const double h = ldexp(1, -3 - 2 * k) * (only < 0 ? 1 / sqrt((double)p->count) : 1);
-    double noise[2], actual[2];
-    right = moved(p, h, direction, only, &noise[0], &actual[0]);
-    left = moved(p, -h, direction, only, &noise[1], &actual[1]);
-    last_noise = (noise[0] + noise[1]) / (2 * h);
+    noise n[2];
+    double actual[2];
+    right = moved(p, h, direction, only, &n[0], &actual[0]);
+    left = moved(p, -h, direction, only, &n[1], &actual[1]);
+    last_noise = (n[0].changed + n[1].changed) / (2 * h);
     last_h = h;
     const double d = (right - left) / (2 * h), g = (actual[0] - actual[1]) / (2 * h);
-    const double error = fabs(d - before) + last_noise;
+    const double error = fabs(d - before) + (n[0].all + n[1].all) / (2 * h);
     if (k && error < best) {
       best = error;
       difference = d;

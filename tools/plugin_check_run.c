@@ -55,6 +55,21 @@ static lamina_tensor *tensors(run *r, const char *name, const lamina_tensor *fro
   return t;
 }
 
+static bool wants_input(const run *r, int i) {
+  const lamina_port *port = check_port(r->c->layer, LAMINA_PORT_INPUT, i);
+  return r->c->inputs[i].dtype == LAMINA_F32 && !(port->flags & LAMINA_PORT_NO_GRADIENT) && !(r->o->leave_inputs >> i & 1);
+}
+
+/* Which gradients a training plan computes: plan and pack are told too. */
+static void set_needs(run *r) {
+  if (r->o->mode != LAMINA_TRAIN) return;
+  for (int i = 0; i < r->c->n_inputs; i++)
+    if (wants_input(r, i)) r->node->need_inputs |= 1ull << i;
+  for (int i = 0; i < r->c->n_params; i++)
+    if (r->c->params[i].rank >= 0 && !is_state(r, i) && !(r->o->leave_params >> i & 1)) r->node->need_params |= 1ull << i;
+  if (r->o->accumulate) r->node->accumulate_inputs = r->node->need_inputs;
+}
+
 static void make_node(run *r) {
   const check_case *c = r->c;
   const size_t extra = r->o->newer ? EXTRA : 0;
@@ -87,21 +102,6 @@ static void make_node(run *r) {
   r->node->epilogue.hi = INFINITY;
   if (r->o->epilogue) r->node->epilogue = *r->o->epilogue;
   set_needs(r);
-}
-
-static bool wants_input(const run *r, int i) {
-  const lamina_port *port = check_port(r->c->layer, LAMINA_PORT_INPUT, i);
-  return r->c->inputs[i].dtype == LAMINA_F32 && !(port->flags & LAMINA_PORT_NO_GRADIENT) && !(r->o->leave_inputs >> i & 1);
-}
-
-/* Which gradients a training plan computes: plan and pack are told too. */
-static void set_needs(run *r) {
-  if (r->o->mode != LAMINA_TRAIN) return;
-  for (int i = 0; i < r->c->n_inputs; i++)
-    if (wants_input(r, i)) r->node->need_inputs |= 1ull << i;
-  for (int i = 0; i < r->c->n_params; i++)
-    if (r->c->params[i].rank >= 0 && !is_state(r, i) && !(r->o->leave_params >> i & 1)) r->node->need_params |= 1ull << i;
-  if (r->o->accumulate) r->node->accumulate_inputs = r->node->need_inputs;
 }
 
 typedef lamina_status callback(const lamina_node *node);
