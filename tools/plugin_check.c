@@ -39,6 +39,7 @@ typedef struct checker {
   uint64_t seed;
   json_t *failures;
   int failed, checks, cases;
+  bool layer_failed; /* the one that is checked now */
 } checker;
 
 /* ---- in the child ------------------------------------------------------------------------------------------------ */
@@ -189,7 +190,9 @@ static bool is_known(const checker *k, const char *layer, const char *cause, con
 static void tell(checker *k, const char *layer, int64_t number) {
   char repeat[512] = "";
   k->failed++;
-  if (is_known(k, layer, check->cause, check->kernel)) return; /* one of a kind is enough */
+  /* One of a kind is enough; and what goes wrong with elements is not told again without them. */
+  if (is_known(k, layer, check->cause, check->kernel) || (check->empty && k->layer_failed)) return;
+  k->layer_failed = true;
   if (number >= 0)
     snprintf(repeat, sizeof repeat, "lamina plugin check %s%s%s%s --seed %llu --case %lld", k->set->built_in ? "--builtin " : "",
              k->argument, k->set->built_in ? "" : " --layer ", k->set->built_in ? "" : layer, (unsigned long long)k->seed,
@@ -212,6 +215,7 @@ static int check_layer(checker *k, const char *layer) {
   int64_t skipped = 0;
   int stops = 0;
   k->target.layer = layer;
+  k->layer_failed = false;
   for (int64_t n = first; n < end && stops < 2; n++) {
     if (run_child(k, n)) return EXIT_ERROR;
     k->cases++;
@@ -219,7 +223,7 @@ static int check_layer(checker *k, const char *layer) {
     if (check->failed) tell(k, layer, n);
     stops += check->failed && !strcmp(check->cause, "time-limit");
   }
-  if (skipped == end - first && k->set->number < 0) {
+  if (skipped == end - first && k->set->number < 0 && !k->layer_failed) {
     found("no-case", "no attributes and shapes were found that the layer and one of its kernels accept");
     tell(k, layer, NO_CASE);
   }

@@ -269,15 +269,17 @@ static void library(lamina_status status, const lamina_context *context, const c
 }
 
 /* The master copies of parameters and states, into the graph. */
-static void set_parameters(const check_case *c, lamina_graph *graph) {
+static bool set_parameters(const check_case *c, lamina_graph *graph) {
   char name[128];
   for (int i = 0; i < c->n_params; i++) {
     lamina_parameter p = {.size = sizeof p};
     snprintf(name, sizeof name, "checked.%s", check_port(c->layer, LAMINA_PORT_PARAMETER, i)->name);
     if (c->params[i].rank < 0 || lamina_graph_parameter_find(graph, name, &p)) continue;
+    if (check_count(&p.tensor) != check_count(&c->params[i])) return false; /* its shape follows the batch */
     memcpy(p.tensor.data, c->params[i].data, check_bytes(&c->params[i]));
   }
   lamina_graph_parameters_changed(graph);
+  return true;
 }
 
 void check_save_load(check_case *c, const check_target *t) {
@@ -295,8 +297,7 @@ void check_save_load(check_case *c, const check_target *t) {
     return;
   }
   library(lamina_graph_initialize(graph, 1), context, "initialising the parameters");
-  set_parameters(c, graph);
-  if (run_graph(graph, c, &first)) {
+  if (!set_parameters(c, graph) || run_graph(graph, c, &first)) {
     lamina_graph_destroy(graph);
     return; /* no kernel, or a batch that it refuses */
   }

@@ -344,7 +344,7 @@ int64_t run_distance(const run_result *a, const run_result *b, double tolerance,
     double scale = 0;
     for (int64_t i = 0; i < count; i++) scale = fmax(scale, fabs(run_element(b, *at, i)));
     for (int64_t i = 0; i < count; i++)
-      if (!(fabs(run_element(a, *at, i) - run_element(b, *at, i)) <= tolerance * (scale + 1e-6))) return i;
+      if (!(fabs(run_element(a, *at, i) - run_element(b, *at, i)) <= tolerance * (scale + 1e-3))) return i;
   }
   return -1;
 }
