@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `lamina plugin check`: runs the cases in children, and tells what they found. */
 #include "plugin_check.h"
+
 #include "plugin.h"
 
 #include <errno.h>
@@ -130,9 +131,12 @@ static void check_case_run(const check_target *t, int64_t number) {
 
 static _Noreturn void child(const checker *k, int64_t number) {
   guard_start();
-  if (number == LIST_LAYERS) list_layers(&k->target, k->set->layer);
-  else if (number == LOAD_UNLOAD) check_load_unload(k->target.file);
-  else check_case_run(&k->target, number);
+  if (number == LIST_LAYERS)
+    list_layers(&k->target, k->set->layer);
+  else if (number == LOAD_UNLOAD)
+    check_load_unload(k->target.file);
+  else
+    check_case_run(&k->target, number);
   check->finished = 1;
   _exit(0);
 }
@@ -159,7 +163,8 @@ static void await(pid_t process, double seconds) {
     snprintf(text, sizeof text, "%s: does not end within %g s", check->phase, seconds);
     found("time-limit", text);
   } else if (!check->finished && WIFEXITED(status)) {
-    snprintf(text, sizeof text, "%s: ends the process (exit status %d); a failure is a status", check->phase, WEXITSTATUS(status));
+    snprintf(text, sizeof text, "%s: ends the process (exit status %d); a failure is a status", check->phase,
+             WEXITSTATUS(status));
     found("exit", text);
   } else if (!check->finished) {
     snprintf(text, sizeof text, "%s: the process is killed by signal %d", check->phase, WTERMSIG(status));
@@ -181,9 +186,10 @@ static int run_child(checker *k, int64_t number) {
 static bool is_known(const checker *k, const char *layer, const char *cause, const char *kernel) {
   size_t i;
   json_t *f;
-  json_array_foreach(k->failures, i, f) if (!strcmp(json_string_value(json_object_get(f, "layer")), layer) &&
-                                            !strcmp(json_string_value(json_object_get(f, "cause")), cause) &&
-                                            !strcmp(json_string_value(json_object_get(f, "kernel")), kernel)) return true;
+  json_array_foreach(k->failures, i,
+                     f) if (!strcmp(json_string_value(json_object_get(f, "layer")), layer) &&
+                            !strcmp(json_string_value(json_object_get(f, "cause")), cause) &&
+                            !strcmp(json_string_value(json_object_get(f, "kernel")), kernel)) return true;
   return false;
 }
 
@@ -194,19 +200,19 @@ static void tell(checker *k, const char *layer, int64_t number) {
   if (is_known(k, layer, check->cause, check->kernel) || (check->empty && k->layer_failed)) return;
   k->layer_failed = true;
   if (number >= 0)
-    snprintf(repeat, sizeof repeat, "lamina plugin check %s%s%s%s --seed %llu --case %lld", k->set->built_in ? "--builtin " : "",
-             k->argument, k->set->built_in ? "" : " --layer ", k->set->built_in ? "" : layer, (unsigned long long)k->seed,
-             (long long)number);
+    snprintf(repeat, sizeof repeat, "lamina plugin check %s%s%s%s --seed %llu --case %lld",
+             k->set->built_in ? "--builtin " : "", k->argument, k->set->built_in ? "" : " --layer ",
+             k->set->built_in ? "" : layer, (unsigned long long)k->seed, (long long)number);
   if (!k->set->common.json) {
     printf("FAILED %s: %s\n  %s\n", layer, check->cause, check->message);
     if (*check->kernel) printf("  kernel %s%s%s\n", check->kernel, *check->isa ? " on " : "", check->isa);
     if (*check->given) printf("  %s\n", check->given);
     if (*repeat) printf("  again: %s\n", repeat);
   }
-  json_array_append_new(k->failures,
-                        json_pack("{s:s s:s s:s s:s s:s s:s s:I s:I s:s}", "layer", layer, "cause", check->cause, "message",
-                                  check->message, "kernel", check->kernel, "isa", check->isa, "given", check->given, "seed",
-                                  (json_int_t)k->seed, "case", (json_int_t)number, "repeat", repeat));
+  json_array_append_new(k->failures, json_pack("{s:s s:s s:s s:s s:s s:s s:I s:I s:s}", "layer", layer, "cause",
+                                               check->cause, "message", check->message, "kernel", check->kernel, "isa",
+                                               check->isa, "given", check->given, "seed", (json_int_t)k->seed, "case",
+                                               (json_int_t)number, "repeat", repeat));
 }
 
 static int check_layer(checker *k, const char *layer) {
@@ -267,11 +273,14 @@ static int open_contexts(checker *k, const session *s) {
 static int report(checker *k) {
   const bool passed = !k->failed;
   if (k->set->common.json) {
-    const int status = print_json(json_pack("{s:s s:b s:i s:i s:I s:O}", "file", k->argument, "passed", passed, "cases", k->cases,
-                                            "checks", k->checks, "seed", (json_int_t)k->seed, "failures", k->failures));
+    const int status =
+        print_json(json_pack("{s:s s:b s:i s:i s:I s:O}", "file", k->argument, "passed", passed, "cases", k->cases,
+                             "checks", k->checks, "seed", (json_int_t)k->seed, "failures", k->failures));
     return status ? status : passed ? EXIT_OK : EXIT_ERROR;
   }
-  if (passed) printf("%s: good, %d checks in %d cases (seed %llu)\n", k->argument, k->checks, k->cases, (unsigned long long)k->seed);
+  if (passed)
+    printf("%s: good, %d checks in %d cases (seed %llu)\n", k->argument, k->checks, k->cases,
+           (unsigned long long)k->seed);
   return passed ? EXIT_OK : fail("%s: %d of %d cases failed", k->argument, k->failed, k->cases);
 }
 
@@ -309,11 +318,13 @@ const command command_plugin_check = {
     .min_arguments = 1,
     .max_arguments = 1,
     .summary = "tries every layer of a plugin against what it promises",
-    .text = "Makes attributes, shapes and values from what the layers of FILE declare, and runs each case in a process of "
-            "its own:\n"
-            "kernels against each other, gradients against differences, in-place and accumulating passes, memory between\n"
-            "guard pages, poisoned buffers, threads, failing allocations, longer structs, saving and loading. A failure is\n"
-            "told with its cause and the command that repeats it. FILE's code runs: check only what you trust.",
+    .text =
+        "Makes attributes, shapes and values from what the layers of FILE declare, and runs each case in a process of "
+        "its own:\n"
+        "kernels against each other, gradients against differences, in-place and accumulating passes, memory between\n"
+        "guard pages, poisoned buffers, threads, failing allocations, longer structs, saving and loading. A failure "
+        "is\n"
+        "told with its cause and the command that repeats it. FILE's code runs: check only what you trust.",
     .examples = "  lamina plugin check ./swish.so\n  lamina plugin check ./swish.so --layer swish --seed 7 --case 3\n"
                 "  lamina plugin check --builtin relu",
     .options = options,

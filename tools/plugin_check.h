@@ -22,7 +22,7 @@ enum { CHECK_ISAS = 4, CHECK_LAYERS = 64, CHECK_VALUES = 4 * LAMINA_MAX_PORTS, C
 typedef struct check_report {
   int finished; /* the child came to its end: good, a failure, or nothing to check */
   int failed, skipped;
-  int checks;   /* that held */
+  int checks; /* that held */
   char cause[32], message[640];
   char phase[96];           /* what runs now: "backward" */
   char kernel[64], isa[16]; /* of what runs now */
@@ -68,12 +68,12 @@ typedef struct check_host {
   lamina_host *host; /* what the layer is given: in guarded memory */
   const lamina_host *real;
   int threads;
-  bool reversed;        /* tasks run last to first */
-  int fail_at;          /* the allocation that fails, or -1 */
-  uint32_t poison;      /* what allocated memory is filled with */
+  bool reversed;   /* tasks run last to first */
+  int fail_at;     /* the allocation that fails, or -1 */
+  uint32_t poison; /* what allocated memory is filled with */
   int allocations, outstanding;
-  int failures;         /* calls of fail during this callback */
-  char message[300];    /* of the last one */
+  int failures;      /* calls of fail during this callback */
+  char message[300]; /* of the last one */
 } check_host;
 
 /* Services that are the context's own, watched. `extra`: bytes by which the table is longer than this version knows. */
@@ -91,9 +91,10 @@ typedef struct check_case {
   int n_attrs, n_inputs, n_outputs, n_params;
   lamina_value attrs[64];
   char text[640]; /* attributes as a model would give them */
-  lamina_tensor inputs[LAMINA_MAX_PORTS], outputs[LAMINA_MAX_PORTS], params[LAMINA_MAX_PORTS]; /* data: the master copy */
-  float *dy[LAMINA_MAX_PORTS]; /* gradients of outputs; NULL where not f32 */
-  int64_t labels; /* integer inputs are below this */
+  lamina_tensor inputs[LAMINA_MAX_PORTS], outputs[LAMINA_MAX_PORTS],
+      params[LAMINA_MAX_PORTS]; /* data: the master copy */
+  float *dy[LAMINA_MAX_PORTS];  /* gradients of outputs; NULL where not f32 */
+  int64_t labels;               /* integer inputs are below this */
 } check_case;
 
 uint64_t check_random(uint64_t *state);
@@ -103,7 +104,8 @@ int64_t check_count(const lamina_tensor *t);
 size_t check_bytes(const lamina_tensor *t);
 void check_dense(lamina_tensor *t);
 /* Finds attributes and shapes that the layer accepts, from case number and seed; false if there are none. */
-bool check_case_make(check_case *c, const lamina_layer *layer, uint64_t seed, int64_t number, const lamina_context *context);
+bool check_case_make(check_case *c, const lamina_layer *layer, uint64_t seed, int64_t number,
+                     const lamina_context *context);
 /* Fills in outputs' and parameters' shapes for the inputs' through the layer's infer. */
 lamina_status check_case_infer(check_case *c, const lamina_context *context);
 /* Values for all inputs, parameters and gradients; `positive`: none below 0.5. */
@@ -117,11 +119,11 @@ typedef struct run_options {
   const lamina_kernel *kernel;
   lamina_mode mode;
   bool backward, in_place, backward_in_place, at_start, reversed, newer;
-  int fail_at;                            /* -1: none */
-  bool tolerate;                          /* a forward that fails is no failure of the check */
-  int repeat;                             /* forwards more, over which the heap must not grow */
+  int fail_at;   /* -1: none */
+  bool tolerate; /* a forward that fails is no failure of the check */
+  int repeat;    /* forwards more, over which the heap must not grow */
   uint32_t poison_out, poison_work, poison_saved;
-  uint64_t leave_inputs, leave_params;    /* gradients that are not asked for */
+  uint64_t leave_inputs, leave_params; /* gradients that are not asked for */
   bool accumulate;
   const lamina_epilogue *epilogue;
 } run_options;
@@ -162,8 +164,8 @@ typedef struct check_target {
   const char *layer;
   uint64_t seed;
   int isas;
-  const char *isa[CHECK_ISAS];           /* best first */
-  lamina_context *context[CHECK_ISAS];   /* one thread each */
+  const char *isa[CHECK_ISAS];         /* best first */
+  lamina_context *context[CHECK_ISAS]; /* one thread each */
 } check_target;
 
 void check_forward(check_case *c, const check_target *t, const lamina_kernel *kernel, lamina_context *context,

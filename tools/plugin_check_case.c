@@ -21,8 +21,7 @@ static int64_t below(uint64_t *state, int64_t n) { return (int64_t)(check_random
 const lamina_port *check_port(const lamina_layer *layer, lamina_port_kind kind, int index) {
   const lamina_port *last = NULL;
   for (const lamina_port *const *p = layer->ports; p && *p; p++) {
-    const bool same =
-        (*p)->kind == kind || (kind == LAMINA_PORT_PARAMETER && (*p)->kind == LAMINA_PORT_STATE);
+    const bool same = (*p)->kind == kind || (kind == LAMINA_PORT_PARAMETER && (*p)->kind == LAMINA_PORT_STATE);
     if (!same) continue;
     last = *p;
     if (index-- == 0) return last;
@@ -53,9 +52,11 @@ void check_dense(lamina_tensor *t) {
 static int64_t random_integer(check_case *c, const lamina_attr *a, int64_t most) {
   static const int64_t sizes[] = {1, 2, 3, 4, 5, 7, 8, 16, 17, 32, 33};
   const bool bounded = a->min != 0 || a->max != 0;
-  int64_t value = most > 3 ? sizes[below(&c->random, (int64_t)(sizeof sizes / sizeof *sizes))] : below(&c->random, most + 1);
+  int64_t value =
+      most > 3 ? sizes[below(&c->random, (int64_t)(sizeof sizes / sizeof *sizes))] : below(&c->random, most + 1);
   if (bounded && a->min > -1e9) value = (int64_t)a->min + below(&c->random, 2) * below(&c->random, most + 1);
-  if (bounded && below(&c->random, 2) && most > 3) value = sizes[below(&c->random, (int64_t)(sizeof sizes / sizeof *sizes))];
+  if (bounded && below(&c->random, 2) && most > 3)
+    value = sizes[below(&c->random, (int64_t)(sizeof sizes / sizeof *sizes))];
   if (bounded && (double)value < a->min) value = (int64_t)a->min;
   if (bounded && (double)value > a->max) value = (int64_t)a->max;
   return value;
@@ -104,7 +105,8 @@ static void parse_value(const lamina_attr *a, const char *text, lamina_value *v)
     v->i = strtoll(text, NULL, 10);
     break;
   case LAMINA_ATTR_INTS:
-    for (const char *p = text; p && *p && v->count < LAMINA_ATTR_MAX_INTS; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
+    for (const char *p = text; p && *p && v->count < LAMINA_ATTR_MAX_INTS;
+         p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
       v->ints[v->count++] = strtoll(p, NULL, 10);
     while (v->count && v->count < a->count) v->ints[v->count++] = v->ints[0];
     break;
@@ -179,7 +181,9 @@ static lamina_dtype dtype_of(const lamina_port *p) { return p->dtype ? p->dtype 
 
 static void make_shapes(check_case *c, int class, int attempt) {
   static const int ranks[] = {2, 4, 3, 2, 4, 3, 5, 1};
-  const int64_t batch = class == CLASS_SMALL || class == CLASS_ONE ? 1 : class == CLASS_EMPTY ? 0 : 1 + below(&c->random, 5);
+  const int64_t batch = class == CLASS_SMALL || class == CLASS_ONE ? 1
+                        : class == CLASS_EMPTY                     ? 0
+                                                                   : 1 + below(&c->random, 5);
   bool variadic;
   const int declared = declared_inputs(c->layer, &variadic);
   c->n_inputs = declared + (variadic ? (int)below(&c->random, 3) : 0);
@@ -197,7 +201,8 @@ static void make_shapes(check_case *c, int class, int attempt) {
       *t = c->inputs[0];
       t->rank--;
     }
-    if (i && kind == 2) t->dim[t->rank - 1] = t->rank > 1 && below(&c->random, 2) ? c->inputs[0].dim[t->rank - 1] : t->dim[t->rank - 1];
+    if (i && kind == 2)
+      t->dim[t->rank - 1] = t->rank > 1 && below(&c->random, 2) ? c->inputs[0].dim[t->rank - 1] : t->dim[t->rank - 1];
     t->dtype = dtype;
     t->data = NULL;
     check_dense(t);
@@ -228,14 +233,16 @@ lamina_status check_case_infer(check_case *c, const lamina_context *context) {
   node->outputs = c->outputs;
   node->params = c->params;
   const lamina_status status = c->layer->infer(node);
-  if (!status && h.failures) check_fail("error-ignored", "infer: calls host->fail (\"%s\") and returns LAMINA_OK", h.message);
+  if (!status && h.failures)
+    check_fail("error-ignored", "infer: calls host->fail (\"%s\") and returns LAMINA_OK", h.message);
   if (memcmp(before, c->inputs, sizeof before)) check_fail("shape", "infer: changes the shape of an input");
   guard_retire(memory);
   check_host_close(&h);
   if (status) return status;
   for (int i = 0; i < c->n_outputs + c->n_params; i++) {
     const bool out = i < c->n_outputs;
-    const lamina_port *port = check_port(c->layer, out ? LAMINA_PORT_OUTPUT : LAMINA_PORT_PARAMETER, out ? i : i - c->n_outputs);
+    const lamina_port *port =
+        check_port(c->layer, out ? LAMINA_PORT_OUTPUT : LAMINA_PORT_PARAMETER, out ? i : i - c->n_outputs);
     lamina_tensor *t = out ? &c->outputs[i] : &c->params[i - c->n_outputs];
     t->dtype = dtype_of(port);
     if ((out && t->rank < 0) || t->rank > LAMINA_MAX_RANK)
@@ -245,7 +252,9 @@ lamina_status check_case_infer(check_case *c, const lamina_context *context) {
     check_dense(t);
   }
   if ((c->layer->flags & LAMINA_LAYER_IN_PLACE) && check_count(&c->outputs[0]) != check_count(&c->inputs[0]))
-    check_fail("shape", "infer: output 0 has another number of elements than input 0, though the layer says LAMINA_LAYER_IN_PLACE");
+    check_fail(
+        "shape",
+        "infer: output 0 has another number of elements than input 0, though the layer says LAMINA_LAYER_IN_PLACE");
   return LAMINA_OK;
 }
 
@@ -266,7 +275,8 @@ static bool is_empty(const check_case *c) {
   return false;
 }
 
-bool check_case_make(check_case *c, const lamina_layer *layer, uint64_t seed, int64_t number, const lamina_context *context) {
+bool check_case_make(check_case *c, const lamina_layer *layer, uint64_t seed, int64_t number,
+                     const lamina_context *context) {
   const int class = (int)(number % CLASSES);
   memset(c, 0, sizeof *c);
   c->layer = layer;
@@ -290,9 +300,12 @@ static void fill_integers(check_case *c, lamina_tensor *t) {
   const int64_t count = check_count(t);
   for (int64_t i = 0; i < count; i++) {
     const int64_t value = below(&c->random, c->labels > 0 ? c->labels : 1);
-    if (t->dtype == LAMINA_I64) ((int64_t *)t->data)[i] = value;
-    else if (t->dtype == LAMINA_I32) ((int32_t *)t->data)[i] = (int32_t)value;
-    else ((uint8_t *)t->data)[i] = (uint8_t)value;
+    if (t->dtype == LAMINA_I64)
+      ((int64_t *)t->data)[i] = value;
+    else if (t->dtype == LAMINA_I32)
+      ((int32_t *)t->data)[i] = (int32_t)value;
+    else
+      ((uint8_t *)t->data)[i] = (uint8_t)value;
   }
 }
 

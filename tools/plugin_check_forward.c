@@ -64,8 +64,10 @@ static void check_repeats(check_case *c, const run_options *o, const run_result 
     check_fail("nondeterministic", "%s: the same call gives another result: %s[%lld] is %.9g, then %.9g", what,
                first->value[at].name, (long long)i, element(first, at, i), element(&again, at, i));
   if (i >= 0)
-    check_fail("state", "%s: the result depends on earlier calls: %s[%lld] is %.9g, then %.9g; what is kept belongs in a state port", what,
-               first->value[at].name, (long long)i, element(first, at, i), element(&again, at, i));
+    check_fail(
+        "state",
+        "%s: the result depends on earlier calls: %s[%lld] is %.9g, then %.9g; what is kept belongs in a state port",
+        what, first->value[at].name, (long long)i, element(first, at, i), element(&again, at, i));
   run_release(&again);
   check_held();
 }
@@ -76,7 +78,8 @@ static bool has_bits(const run_result *r, int at, int64_t i, uint32_t bits) {
 
 /* What the buffers hold before the call must not matter. */
 static void check_poison(check_case *c, const run_options *base, const run_result *first, const char *what) {
-  static const char *const names[] = {"its output, before it has written it", "workspace, packed or allocated memory that it has not written",
+  static const char *const names[] = {"its output, before it has written it",
+                                      "workspace, packed or allocated memory that it has not written",
                                       "'saved', where forward has not written it"};
   for (int k = 0; k < (base->backward ? 3 : 2); k++) {
     run_options o = *base;
@@ -86,8 +89,8 @@ static void check_poison(check_case *c, const run_options *base, const run_resul
     check_run(c, &o, &r);
     const int64_t i = run_difference(first, &r, &at);
     if (i >= 0 && k == 0 && has_bits(first, at, i, base->poison_out) && has_bits(&r, at, i, OTHER))
-      check_fail("not-written", "%s: does not write %s[%lld] of %lld elements", what, first->value[at].name, (long long)i,
-                 (long long)check_count(&first->value[at].tensor));
+      check_fail("not-written", "%s: does not write %s[%lld] of %lld elements", what, first->value[at].name,
+                 (long long)i, (long long)check_count(&first->value[at].tensor));
     if (i >= 0)
       check_fail("reads-uninitialised", "%s: reads %s: %s[%lld] changes with what was there", what, names[k],
                  first->value[at].name, (long long)i);
@@ -100,11 +103,13 @@ static void check_finite(const run_result *r, const char *what) {
   for (int v = 0; v < r->count; v++)
     for (int64_t i = 0; i < check_count(&r->value[v].tensor); i++)
       if (!isfinite(run_element(r, v, i)))
-        check_fail("not-finite", "%s: %s[%lld] is %g for finite inputs", what, r->value[v].name, (long long)i, run_element(r, v, i));
+        check_fail("not-finite", "%s: %s[%lld] is %g for finite inputs", what, r->value[v].name, (long long)i,
+                   run_element(r, v, i));
   check_held();
 }
 
-static void same_bits(check_case *c, const run_options *o, const run_result *first, const char *cause, const char *what) {
+static void same_bits(check_case *c, const run_options *o, const run_result *first, const char *cause,
+                      const char *what) {
   run_result r;
   int at;
   check_run(c, o, &r);
@@ -117,7 +122,9 @@ static void same_bits(check_case *c, const run_options *o, const run_result *fir
 }
 
 static void check_allocations(check_case *c, const run_options *base, const run_result *first) {
-  if (first->outstanding) check_fail("leak", "%s: keeps %d blocks of host->alloc", base->backward ? "backward" : "forward", first->outstanding);
+  if (first->outstanding)
+    check_fail("leak", "%s: keeps %d blocks of host->alloc", base->backward ? "backward" : "forward",
+               first->outstanding);
   for (int n = 0; n < first->allocations && n < 16; n++) {
     run_options o = *base;
     run_result r;
@@ -125,9 +132,10 @@ static void check_allocations(check_case *c, const run_options *base, const run_
     o.fail_at = n;
     check_run(c, &o, &r);
     if (!r.status && run_difference(first, &r, &at) >= 0)
-      check_fail("allocation", "allocation %d of host->alloc fails, and the layer returns LAMINA_OK with a wrong %s", n + 1,
-                 first->value[at].name);
-    if (r.outstanding) check_fail("leak", "when allocation %d fails, %d blocks of host->alloc are never released", n + 1, r.outstanding);
+      check_fail("allocation", "allocation %d of host->alloc fails, and the layer returns LAMINA_OK with a wrong %s",
+                 n + 1, first->value[at].name);
+    if (r.outstanding)
+      check_fail("leak", "when allocation %d fails, %d blocks of host->alloc are never released", n + 1, r.outstanding);
     run_release(&r);
     check_held();
   }
@@ -205,8 +213,8 @@ static void check_needs(check_case *c, const run_options *base, const run_result
       const int64_t count = check_count(&r.value[v].tensor);
       for (int64_t i = 0; w >= 0 && r.value[v].gradient && i < count; i++)
         if (fabs(run_element(&r, v, i) - run_element(first, w, i)) > 1e-5 * (1 + fabs(run_element(first, w, i))))
-          check_fail("needs", "backward: %s[%lld] is another when the gradients of %s are not asked for", r.value[v].name,
-                     (long long)i, k ? "parameters" : "inputs");
+          check_fail("needs", "backward: %s[%lld] is another when the gradients of %s are not asked for",
+                     r.value[v].name, (long long)i, k ? "parameters" : "inputs");
     }
     run_release(&r);
     check_held();
@@ -226,8 +234,10 @@ static void check_accumulate(check_case *c, const run_options *base, const run_r
     for (int64_t i = 0; i < check_count(&r.value[v].tensor); i++) {
       const double start = 0.25 * ((int)(i % 7) - 3), want = start + run_element(first, w, i);
       if (fabs(run_element(&r, v, i) - want) > 1e-5 * scale)
-        check_fail("accumulate", "backward: accumulate_inputs is set, and %s[%lld] becomes %.9g, not %.9g + %.9g (LAMINA_LAYER_ACCUMULATES)",
-                   r.value[v].name, (long long)i, run_element(&r, v, i), start, run_element(first, w, i));
+        check_fail(
+            "accumulate",
+            "backward: accumulate_inputs is set, and %s[%lld] becomes %.9g, not %.9g + %.9g (LAMINA_LAYER_ACCUMULATES)",
+            r.value[v].name, (long long)i, run_element(&r, v, i), start, run_element(first, w, i));
     }
   }
   run_release(&r);
@@ -250,7 +260,8 @@ void check_backward(check_case *c, const lamina_kernel *kernel, lamina_context *
   if (c->layer->flags & LAMINA_LAYER_BACKWARD_IN_PLACE && c->n_inputs && c->inputs[0].dtype == LAMINA_F32 &&
       check_count(&c->inputs[0]) == check_count(&c->outputs[0])) {
     o.backward_in_place = true;
-    same_bits(c, &o, &first, "in-place", "backward with input 0's gradient in that of output 0 (LAMINA_LAYER_BACKWARD_IN_PLACE)");
+    same_bits(c, &o, &first, "in-place",
+              "backward with input 0's gradient in that of output 0 (LAMINA_LAYER_BACKWARD_IN_PLACE)");
     o.backward_in_place = false;
   }
   check_gradients(c, &o, &first);

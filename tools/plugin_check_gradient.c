@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Gradients against differences of the forward: <dy, f(x + h v) - f(x - h v)> / 2h and <g, v> for v along single elements,
- * and for v along all (the adjoint identity: the difference is <dy, J v>, the gradient J' dy). Sums are in double; the
- * forward is in float, so that each of several h gives a value with an error that is estimated, and the best is believed.
+ * Gradients against differences of the forward: <dy, f(x + h v) - f(x - h v)> / 2h and <g, v> for v along single
+ * elements, and for v along all (the adjoint identity: the difference is <dy, J v>, the gradient J' dy). Sums are in
+ * double; the forward is in float, so that each of several h gives a value with an error that is estimated, and the
+ * best is believed.
  */
 #include "plugin_check.h"
 
@@ -32,7 +33,8 @@ typedef struct noise {
 static double objective(const probe *p, const run_result *r, noise *n) {
   double sum = 0, all = 0, changed = 0;
   for (int v = 0; v < r->count; v++) {
-    if (r->value[v].kind != LAMINA_PORT_OUTPUT || r->value[v].tensor.dtype != LAMINA_F32 || r->value[v].of_state) continue;
+    if (r->value[v].kind != LAMINA_PORT_OUTPUT || r->value[v].tensor.dtype != LAMINA_F32 || r->value[v].of_state)
+      continue;
     const float *y = r->value[v].tensor.data, *y0 = p->middle.value[v].tensor.data, *dy = p->c->dy[r->value[v].port];
     for (int64_t i = 0; i < check_count(&r->value[v].tensor); i++) {
       const double e = dy[i] * (fabs((double)y[i]) + fabs((double)y0[i]) + 0.25);
@@ -90,9 +92,13 @@ static void compare(probe *p, const signed char *direction, int64_t only) {
   const double allowed = 6 * best + 2e-3 * fmax(fabs(difference), fabs(gradient)) + 2e-4 * sqrt(size) + 1e-6;
   if (fabs(difference - gradient) <= allowed) return;
   if (only < 0)
-    check_fail("gradient", "backward: the gradient of %s is wrong: along a direction through all elements the forward changes by %.6g (+- %.1g), the gradient says %.6g",
+    check_fail("gradient",
+               "backward: the gradient of %s is wrong: along a direction through all elements the forward changes by "
+               "%.6g (+- %.1g), the gradient says %.6g",
                p->name, difference, best, gradient);
-  check_fail("gradient", "backward: the gradient of %s is wrong: at element %lld of %lld it is %.6g, by differences of the forward %.6g (+- %.1g)",
+  check_fail("gradient",
+             "backward: the gradient of %s is wrong: at element %lld of %lld it is %.6g, by differences of the forward "
+             "%.6g (+- %.1g)",
              p->name, (long long)only, (long long)p->count, gradient, difference, best);
 }
 
@@ -102,7 +108,9 @@ static void check_tensor(probe *p, uint64_t *random) {
   p->saved = malloc((size_t)(p->count + 1) * sizeof *p->saved);
   if (!direction || !p->saved) check_fail("checker", "out of memory");
   for (int k = 0; k < singles; k++) {
-    int64_t element = p->count <= 16 || k == 0 ? k : k == 1 ? p->count - 1 : (int64_t)(check_random(random) % (uint64_t)p->count);
+    int64_t element = p->count <= 16 || k == 0 ? k
+                      : k == 1                 ? p->count - 1
+                                               : (int64_t)(check_random(random) % (uint64_t)p->count);
     compare(p, direction, element);
   }
   for (int k = 0; k < 2; k++) {

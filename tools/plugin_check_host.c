@@ -51,7 +51,8 @@ static void *host_alloc(const lamina_host *host, size_t bytes) {
   if (number == h->fail_at) return NULL;
   __atomic_fetch_add(&h->outstanding, 1, __ATOMIC_RELAXED);
   guard *g = guard_new("memory of host->alloc", bytes, 64, false);
-  for (size_t i = 0; i + sizeof h->poison <= bytes; i += sizeof h->poison) memcpy(g->data + i, &h->poison, sizeof h->poison);
+  for (size_t i = 0; i + sizeof h->poison <= bytes; i += sizeof h->poison)
+    memcpy(g->data + i, &h->poison, sizeof h->poison);
   return g->data;
 }
 

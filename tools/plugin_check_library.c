@@ -17,7 +17,8 @@ static bool isa_allows(const check_target *t, int context, const lamina_kernel *
   return false;
 }
 
-static run_options options_of(const check_case *c, const lamina_kernel *kernel, const lamina_context *context, lamina_mode mode) {
+static run_options options_of(const check_case *c, const lamina_kernel *kernel, const lamina_context *context,
+                              lamina_mode mode) {
   run_options o = run_defaults;
   (void)c;
   o.context = context;
@@ -44,13 +45,14 @@ void check_kernels_agree(check_case *c, const check_target *t, lamina_mode mode)
   check_run(c, &o, &want);
   for (int i = 0; i < t->isas; i++)
     for (const lamina_kernel *const *k = c->layer->kernels; *k; k++) {
-      if (!isa_allows(t, i, *k) || (*k == reference && i == t->isas - 1) || !kernel_runs(c, *k, t->context[i], mode)) continue;
+      if (!isa_allows(t, i, *k) || (*k == reference && i == t->isas - 1) || !kernel_runs(c, *k, t->context[i], mode))
+        continue;
       o = options_of(c, *k, t->context[i], mode);
       check_run(c, &o, &got);
       const int64_t e = run_distance(&got, &want, 1e-3, &at);
       if (e >= 0)
-        check_fail("kernels-differ", "kernel '%s' on %s gives %s[%lld] = %.9g; kernel '%s' on %s gives %.9g", (*k)->name,
-                   t->isa[i], want.value[at].name, (long long)e, run_element(&got, at, e), reference->name,
+        check_fail("kernels-differ", "kernel '%s' on %s gives %s[%lld] = %.9g; kernel '%s' on %s gives %.9g",
+                   (*k)->name, t->isa[i], want.value[at].name, (long long)e, run_element(&got, at, e), reference->name,
                    t->isa[t->isas - 1], run_element(&want, at, e));
       run_release(&got);
       check_held();
@@ -159,9 +161,17 @@ void check_batch(check_case *c, const lamina_kernel *kernel, lamina_context *con
 /* ---- what the layer says of itself ------------------------------------------------------------------------------- */
 
 static void describe_node(check_case *c, lamina_node *node, check_host *h) {
-  *node = (lamina_node){.size = sizeof *node, .name = "checked", .host = h->host, .mode = LAMINA_INFER, .attrs = c->attrs,
-                        .n_inputs = c->n_inputs, .n_outputs = c->n_outputs, .n_params = c->n_params,
-                        .inputs = c->inputs, .outputs = c->outputs, .params = c->params};
+  *node = (lamina_node){.size = sizeof *node,
+                        .name = "checked",
+                        .host = h->host,
+                        .mode = LAMINA_INFER,
+                        .attrs = c->attrs,
+                        .n_inputs = c->n_inputs,
+                        .n_outputs = c->n_outputs,
+                        .n_params = c->n_params,
+                        .inputs = c->inputs,
+                        .outputs = c->outputs,
+                        .params = c->params};
   node->epilogue = (lamina_epilogue){.size = sizeof node->epilogue, .lo = -INFINITY, .hi = INFINITY};
 }
 
@@ -214,7 +224,9 @@ void check_claims(check_case *c, const lamina_kernel *kernel, lamina_context *co
     if (!scale) check_fail("checker", "out of memory");
     if (!c->layer->affine(&node, scale, scale + channels))
       for (int64_t i = 0; i < check_count(y); i++)
-        expect(&r, i, (double)scale[i % channels] * (double)((const float *)c->inputs[0].data)[i] + (double)scale[channels + i % channels],
+        expect(&r, i,
+               (double)scale[i % channels] * (double)((const float *)c->inputs[0].data)[i] +
+                   (double)scale[channels + i % channels],
                "the scale and shift of affine");
     free(scale);
     check_held();
@@ -292,7 +304,8 @@ void check_save_load(check_case *c, const check_target *t) {
     if (!c->inputs[i].rank || !c->inputs[i].dim[0] || c->inputs[i].dim[0] != c->inputs[0].dim[0]) return;
   if (!c->n_inputs || (c->outputs[0].rank && c->outputs[0].dim[0] != c->inputs[0].dim[0])) return;
   check_phase("a graph of the layer");
-  if (build_graph(c, context, &graph)) { /* what a graph does not take (a batch of 1 that does not fit) is not this check's */
+  if (build_graph(c, context,
+                  &graph)) { /* what a graph does not take (a batch of 1 that does not fit) is not this check's */
     lamina_graph_destroy(graph);
     return;
   }
@@ -317,8 +330,8 @@ void check_save_load(check_case *c, const check_target *t) {
   library(status, context, what);
   const int64_t e = run_difference(&first, &again, &at);
   if (e >= 0)
-    check_fail("save-load", "saved and loaded, the layer gives %s[%lld] = %.9g instead of %.9g", first.value[at].name, (long long)e,
-               run_element(&again, at, e), run_element(&first, at, e));
+    check_fail("save-load", "saved and loaded, the layer gives %s[%lld] = %.9g instead of %.9g", first.value[at].name,
+               (long long)e, run_element(&again, at, e), run_element(&first, at, e));
   run_release(&first);
   run_release(&again);
   lamina_graph_destroy(loaded);

@@ -76,21 +76,23 @@ static void guard_fault(const guard *g, const char *address, int write) {
   const char *verb = write == 1 ? "writes" : write == 0 ? "reads" : "touches";
   const long long beyond = address - (g->data + g->bytes), before = g->data - address;
   if (g->retired)
-    check_fail("keeps-pointer", "%s: %s '%s' of an earlier call, which is gone: it kept a pointer", check->phase, verb, g->name);
+    check_fail("keeps-pointer", "%s: %s '%s' of an earlier call, which is gone: it kept a pointer", check->phase, verb,
+               g->name);
   if (beyond >= 0 && !strcmp(g->name, "workspace"))
     check_fail("workspace", "%s: %s byte %lld of a workspace for which its plan asked %zu bytes", check->phase, verb,
                (long long)(address - g->data), g->bytes);
   if (check->empty) check_fail("empty", "%s: %s '%s', which has no elements", check->phase, verb, g->name);
   if (beyond >= 0)
-    check_fail(write == 1 ? "writes-past-end" : "reads-past-end", "%s: %s %lld bytes past the end of '%s' (%zu bytes)", check->phase,
-               verb, beyond, g->name, g->bytes);
+    check_fail(write == 1 ? "writes-past-end" : "reads-past-end", "%s: %s %lld bytes past the end of '%s' (%zu bytes)",
+               check->phase, verb, beyond, g->name, g->bytes);
   if (before > 0)
-    check_fail(write == 1 ? "writes-before-start" : "reads-before-start", "%s: %s %lld bytes before the start of '%s'", check->phase,
-               verb, before, g->name);
+    check_fail(write == 1 ? "writes-before-start" : "reads-before-start", "%s: %s %lld bytes before the start of '%s'",
+               check->phase, verb, before, g->name);
   if (g->access == GUARD_READ)
-    check_fail("writes-read-only", "%s: writes into '%s' at byte %lld, which is not its to write", check->phase, g->name, -before);
-  check_fail(g->none_cause ? g->none_cause : "crash", "%s: %s '%s', which it has not declared (LAMINA_PORT_BACKWARD_READS)",
-             check->phase, verb, g->name);
+    check_fail("writes-read-only", "%s: writes into '%s' at byte %lld, which is not its to write", check->phase,
+               g->name, -before);
+  check_fail(g->none_cause ? g->none_cause : "crash",
+             "%s: %s '%s', which it has not declared (LAMINA_PORT_BACKWARD_READS)", check->phase, verb, g->name);
 }
 
 static void on_signal(int number, siginfo_t *info, void *context) {
@@ -103,7 +105,8 @@ static void on_signal(int number, siginfo_t *info, void *context) {
     check_fail("allocation", "%s: %s when an allocation fails", check->phase, signal_text(number));
   if (check->empty && number != SIGABRT) check_fail("empty", "%s: %s", check->phase, signal_text(number));
   if (number == SIGABRT) check_fail("abort", "%s: calls abort; a failure is a status", check->phase);
-  check_fail("crash", "%s: %s (signal %d, address %p)", check->phase, signal_text(number), number, (void *)info->si_addr);
+  check_fail("crash", "%s: %s (signal %d, address %p)", check->phase, signal_text(number), number,
+             (void *)info->si_addr);
 }
 
 void guard_start(void) {
@@ -112,8 +115,10 @@ void guard_start(void) {
   const stack_t stack = {.ss_sp = malloc(64 << 10), .ss_size = 64 << 10};
   struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
   zone.base = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  zone.guards = mmap(NULL, GUARDS * sizeof(guard), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (zone.base == MAP_FAILED || zone.guards == MAP_FAILED || !stack.ss_sp) check_fail("checker", "no memory to check in");
+  zone.guards =
+      mmap(NULL, GUARDS * sizeof(guard), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (zone.base == MAP_FAILED || zone.guards == MAP_FAILED || !stack.ss_sp)
+    check_fail("checker", "no memory to check in");
   zone.next = zone.base;
   zone.end = zone.base + size;
   sigaltstack(&stack, NULL);
@@ -166,7 +171,8 @@ void guard_retire(guard *g) {
     if (p == g->data) p += g->bytes;
     if (p >= g->map + g->usable || *p == SLACK) continue;
     const long long at = p - g->data;
-    if (at < 0) check_fail("writes-before-start", "%s: wrote %lld bytes before the start of '%s'", check->phase, -at, g->name);
+    if (at < 0)
+      check_fail("writes-before-start", "%s: wrote %lld bytes before the start of '%s'", check->phase, -at, g->name);
     if (!strcmp(g->name, "workspace"))
       check_fail("workspace", "%s: wrote byte %lld of a workspace for which its plan asked %zu bytes", check->phase, at,
                  g->bytes);
@@ -174,6 +180,7 @@ void guard_retire(guard *g) {
                g->bytes, at);
   }
   g->retired = 1;
-  if (g->usable && mmap(g->map, g->usable, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+  if (g->usable &&
+      mmap(g->map, g->usable, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
     check_fail("checker", "mmap failed");
 }

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-const run_options run_defaults = {.fail_at = -1, .poison_out = 0x7fc0dead, .poison_work = 0x7fc0dead, .poison_saved = 0x7fc0dead};
+const run_options run_defaults = {
+    .fail_at = -1, .poison_out = 0x7fc0dead, .poison_work = 0x7fc0dead, .poison_saved = 0x7fc0dead};
 
 enum { RUN_GUARDS = 6 * LAMINA_MAX_PORTS + 24, EXTRA = 96 };
 
@@ -32,7 +33,8 @@ static guard *buffer(run *r, const char *prefix, const char *name, size_t bytes,
   char full[40];
   snprintf(full, sizeof full, "%.12s%.27s", prefix, name);
   guard *g = keep(r, guard_new(full, bytes, align, r->o->at_start));
-  if (content) memcpy(g->data, content, bytes);
+  if (content)
+    memcpy(g->data, content, bytes);
   else
     for (size_t i = 0; i + sizeof poison <= bytes; i += sizeof poison) memcpy(g->data + i, &poison, sizeof poison);
   return g;
@@ -40,7 +42,9 @@ static guard *buffer(run *r, const char *prefix, const char *name, size_t bytes,
 
 static size_t align_of(const lamina_tensor *t) { return t->dtype == LAMINA_I64 ? 8 : t->dtype == LAMINA_U8 ? 1 : 4; }
 
-static const char *port_name(const run *r, lamina_port_kind kind, int i) { return check_port(r->c->layer, kind, i)->name; }
+static const char *port_name(const run *r, lamina_port_kind kind, int i) {
+  return check_port(r->c->layer, kind, i)->name;
+}
 
 static bool is_state(const run *r, int i) {
   return check_port(r->c->layer, LAMINA_PORT_PARAMETER, i)->kind == LAMINA_PORT_STATE;
@@ -57,7 +61,8 @@ static lamina_tensor *tensors(run *r, const char *name, const lamina_tensor *fro
 
 static bool wants_input(const run *r, int i) {
   const lamina_port *port = check_port(r->c->layer, LAMINA_PORT_INPUT, i);
-  return r->c->inputs[i].dtype == LAMINA_F32 && !(port->flags & LAMINA_PORT_NO_GRADIENT) && !(r->o->leave_inputs >> i & 1);
+  return r->c->inputs[i].dtype == LAMINA_F32 && !(port->flags & LAMINA_PORT_NO_GRADIENT) &&
+         !(r->o->leave_inputs >> i & 1);
 }
 
 /* Which gradients a training plan computes: plan and pack are told too. */
@@ -66,7 +71,8 @@ static void set_needs(run *r) {
   for (int i = 0; i < r->c->n_inputs; i++)
     if (wants_input(r, i)) r->node->need_inputs |= 1ull << i;
   for (int i = 0; i < r->c->n_params; i++)
-    if (r->c->params[i].rank >= 0 && !is_state(r, i) && !(r->o->leave_params >> i & 1)) r->node->need_params |= 1ull << i;
+    if (r->c->params[i].rank >= 0 && !is_state(r, i) && !(r->o->leave_params >> i & 1))
+      r->node->need_params |= 1ull << i;
   if (r->o->accumulate) r->node->accumulate_inputs = r->node->need_inputs;
 }
 
@@ -204,15 +210,19 @@ static void bind_gradients(run *r) {
       guard_protect(r->y[i], reads ? GUARD_READ : GUARD_NONE);
     }
     if (c->outputs[i].dtype != LAMINA_F32) continue;
-    guard *g = buffer(r, "gradient of ", port_name(r, LAMINA_PORT_OUTPUT, i), check_bytes(&c->outputs[i]), 4, c->dy[i], 0);
+    guard *g =
+        buffer(r, "gradient of ", port_name(r, LAMINA_PORT_OUTPUT, i), check_bytes(&c->outputs[i]), 4, c->dy[i], 0);
     node->d_outputs[i].data = g->data;
-    if (!(i == 0 && r->o->backward_in_place)) guard_protect(g, GUARD_READ);
-    else r->dx[0] = g;
+    if (!(i == 0 && r->o->backward_in_place))
+      guard_protect(g, GUARD_READ);
+    else
+      r->dx[0] = g;
   }
   for (int i = 0; i < c->n_inputs; i++) {
     const lamina_port *port = check_port(c->layer, LAMINA_PORT_INPUT, i);
     if (!wants_input(r, i)) continue;
-    if (!r->dx[i]) r->dx[i] = buffer(r, "gradient of ", port->name, check_bytes(&c->inputs[i]), 4, NULL, r->o->poison_out);
+    if (!r->dx[i])
+      r->dx[i] = buffer(r, "gradient of ", port->name, check_bytes(&c->inputs[i]), 4, NULL, r->o->poison_out);
     if (r->o->accumulate) start_value(r->dx[i]);
     node->d_inputs[i].data = r->dx[i]->data;
   }
@@ -245,7 +255,8 @@ static void take_forward(run *r, run_result *result) {
   const check_case *c = r->c;
   for (int i = 0; i < c->n_outputs; i++) {
     take(result, r->y[i], &c->outputs[i], false, LAMINA_PORT_OUTPUT, i);
-    snprintf(result->value[result->count - 1].name, sizeof result->value[0].name, "%s", port_name(r, LAMINA_PORT_OUTPUT, i));
+    snprintf(result->value[result->count - 1].name, sizeof result->value[0].name, "%s",
+             port_name(r, LAMINA_PORT_OUTPUT, i));
   }
   for (int i = 0; i < c->n_params; i++)
     if (r->p[i] && is_state(r, i)) {
@@ -295,7 +306,8 @@ void check_run(const check_case *c, const run_options *o, run_result *result) {
   if (!status && o->backward) {
     bind_gradients(&r);
     status = call(&r, o->kernel->backward, "backward");
-    if (status && o->fail_at < 0) check_fail("status", "backward: fails after a forward that succeeded: %s", r.host.message);
+    if (status && o->fail_at < 0)
+      check_fail("status", "backward: fails after a forward that succeeded: %s", r.host.message);
     if (!status) take_backward(&r, result);
   }
   check->allocation_fails = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One good layer, y = weight[c] * (x + x^2 / 2), and every way in which it can be broken: compiled with -DBROKEN=NAME it has
- * that one fault, which `lamina plugin check` must name (causes.txt). With -DBROKEN=good it has none.
+ * One good layer, y = weight[c] * (x + x^2 / 2), and every way in which it can be broken: compiled with -DBROKEN=NAME
+ * it has that one fault, which `lamina plugin check` must name (causes.txt). With -DBROKEN=good it has none.
  */
 #include <fenv.h>
 #include <lamina/plugin.h>
@@ -32,7 +32,7 @@ enum fault {
 
 enum { TASK_ROWS = 8 };
 
-static const float *kept;       /* of an earlier call */
+static const float *kept; /* of an earlier call */
 static int *volatile nowhere;
 static float remembered = 0.0f; /* from call to call */
 static atomic_int order;
@@ -76,8 +76,10 @@ static void forward_task(void *arg, int64_t index, int thread) {
   (void)thread;
   for (int64_t r = index * j->rows_each; r < (index + 1) * j->rows_each && r < rows(x); r++) {
     forward_row(j->node, j->weight, r);
-    if (IS(thread_count) && r == index * j->rows_each) *((float *)j->node->outputs[0].data + r * channels(x)) *= 1 + 1e-6f * (float)index;
-    if (IS(task_order)) *((float *)j->node->outputs[0].data + r * channels(x)) += 1e-6f * (float)atomic_fetch_add(&order, 1);
+    if (IS(thread_count) && r == index * j->rows_each)
+      *((float *)j->node->outputs[0].data + r * channels(x)) *= 1 + 1e-6f * (float)index;
+    if (IS(task_order))
+      *((float *)j->node->outputs[0].data + r * channels(x)) += 1e-6f * (float)atomic_fetch_add(&order, 1);
   }
 }
 
@@ -134,7 +136,8 @@ static lamina_status forward(const lamina_node *node) {
     if (all * n > 0) memset(node->outputs[0].data, 0, (size_t)(all * n) * sizeof(float));
     return LAMINA_OK;
   }
-  if (!weight && !IS(allocation_crash)) return host->fail(host, LAMINA_OUT_OF_MEMORY, "out of memory: %lld floats", (long long)n);
+  if (!weight && !IS(allocation_crash))
+    return host->fail(host, LAMINA_OUT_OF_MEMORY, "out of memory: %lld floats", (long long)n);
   if (n) memcpy(weight, node->params[0].data, (size_t)n * sizeof *weight);
   job j = {node, weight, IS(thread_count) ? all / host->threads(host) + 1 : TASK_ROWS};
   atomic_store(&order, 0);
@@ -238,25 +241,34 @@ __attribute__((constructor)) static void when_loaded(void) {
   if (lost) lost[0] = 1;
 }
 
-static const lamina_port x_port = {
-    .size = sizeof x_port, .name = "x", .kind = LAMINA_PORT_INPUT, .flags = LAMINA_PORT_BACKWARD_READS, .doc = "(N, ..., C)"};
+static const lamina_port x_port = {.size = sizeof x_port,
+                                   .name = "x",
+                                   .kind = LAMINA_PORT_INPUT,
+                                   .flags = LAMINA_PORT_BACKWARD_READS,
+                                   .doc = "(N, ..., C)"};
 static const lamina_port y_port = {.size = sizeof y_port, .name = "y", .kind = LAMINA_PORT_OUTPUT, .doc = "as x"};
 static const lamina_port weight_port = {
     .size = sizeof weight_port, .name = "weight", .kind = LAMINA_PORT_PARAMETER, .initializer = "ones", .doc = "(C)"};
-static const lamina_kernel fast = {.size = sizeof fast, .name = "fast", .isa = ISA, .plan = plan, .forward = forward,
-                                   .backward = backward, .variant = 1};
-static const lamina_kernel plain = {.size = sizeof plain, .name = "plain", .plan = plan, .forward = forward, .backward = backward};
-static const lamina_layer layer = {
-    .size = sizeof layer,
-    .name = "broken",
-    .version = 1,
-    .doc = "weight * (x + x^2 / 2), with at most one fault",
-    .flags = LAMINA_LAYER_IN_PLACE | LAMINA_LAYER_BACKWARD_IN_PLACE | LAMINA_LAYER_ACCUMULATES,
-    .attrs = (const lamina_attr *const[]){NULL},
-    .ports = (const lamina_port *const[]){&x_port, &y_port, &weight_port, NULL},
-    .kernels = (const lamina_kernel *const[]){&fast, &plain, NULL},
-    .infer = infer,
-    .is_view = is_view,
-    .as_epilogue = as_epilogue};
+static const lamina_kernel fast = {.size = sizeof fast,
+                                   .name = "fast",
+                                   .isa = ISA,
+                                   .plan = plan,
+                                   .forward = forward,
+                                   .backward = backward,
+                                   .variant = 1};
+static const lamina_kernel plain = {
+    .size = sizeof plain, .name = "plain", .plan = plan, .forward = forward, .backward = backward};
+static const lamina_layer layer = {.size = sizeof layer,
+                                   .name = "broken",
+                                   .version = 1,
+                                   .doc = "weight * (x + x^2 / 2), with at most one fault",
+                                   .flags = LAMINA_LAYER_IN_PLACE | LAMINA_LAYER_BACKWARD_IN_PLACE |
+                                            LAMINA_LAYER_ACCUMULATES,
+                                   .attrs = (const lamina_attr *const[]){NULL},
+                                   .ports = (const lamina_port *const[]){&x_port, &y_port, &weight_port, NULL},
+                                   .kernels = (const lamina_kernel *const[]){&fast, &plain, NULL},
+                                   .infer = infer,
+                                   .is_view = is_view,
+                                   .as_epilogue = as_epilogue};
 
 LAMINA_PLUGIN("test.broken", "1.0", "broken", &layer);
