@@ -293,12 +293,13 @@ static int run_command(const command *self, int argc, char **argv) {
   if (status != OPTIONS_RUN) return status;
   k.argument = line.argument[0];
   k.seed = k.target.seed = set.common.seed;
-  k.target.file = set.built_in ? NULL : k.argument;
+  char *path = set.built_in ? NULL : realpath(k.argument, NULL); /* a file, not a name to search for */
+  k.target.file = path;
   set.common.threads = 1;
   check = mmap(NULL, sizeof *check, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   k.failures = json_array();
   if (check == MAP_FAILED || !k.failures) return fail("out of memory");
-  if (!set.built_in && access(k.argument, R_OK)) return fail("%s: %s", k.argument, strerror(errno));
+  if (!set.built_in && !path) return fail("%s: %s", k.argument, strerror(errno));
   status = session_open(&s, self, &set.common);
   if (!status && set.built_in && !lamina_layer_find(s.context, k.argument, NULL))
     status = fail("there is no built-in layer '%s'", k.argument);
@@ -308,6 +309,7 @@ static int run_command(const command *self, int argc, char **argv) {
   for (int i = 0; i < k.target.isas; i++) lamina_context_destroy(k.target.context[i]);
   session_close(&s);
   json_decref(k.failures);
+  free(path);
   munmap(check, sizeof *check);
   return status;
 }
