@@ -16,7 +16,8 @@ complain() {
 }
 # AddressSanitizer has a heap of its own, in which leaks cannot be counted.
 sanitized=$(nm "$lamina" 2>/dev/null | grep -c __asan_init)
-isas=$("$lamina" info --json | sed -n 's/.*"isas": *"\([^"]*\)".*/\1/p')
+isas=$("$lamina" info --json | sed -n 's/.*"isas": *\[\([^]]*\)\].*/\1/p' | tr -d '"' | tr ',' ' ')
+[ -n "$isas" ] || complain "info names no instruction sets"
 
 while read -r fault cause; do
   case $sanitized,$fault in [1-9]*,leaks | [1-9]*,leaks_on_load) continue ;; esac
@@ -47,5 +48,14 @@ for layer in $("$lamina" layers --json | grep -o '"name": *"[a-z0-9_]*", *"versi
   count=$((count + 1))
   "$lamina" plugin check --builtin "$layer" --cases 16 >"$work/out" 2>&1 || complain "$layer: $(cat "$work/out")"
 done
+# bench: every instruction set, both passes, with what the layer declares of its cost.
+"$lamina" plugin bench "$build/tests/plugins/broken-good.so" --shape 4,64 --time 0.01 --threads 1 --json >"$work/out" 2>"$work/err" ||
+  complain "bench: $(cat "$work/err")"
+for isa in $isas; do
+  grep -q "\"pass\": *\"backward\", *\"isa\": *\"$isa\"" "$work/out" || complain "bench: no backward on $isa: $(cat "$work/out")"
+done
+grep -q '"flops": *1024.0' "$work/out" || complain "bench: not the FLOPs that the plan declares: $(cat "$work/out")"
+"$lamina" plugin bench "$build/tests/plugins/broken-good.so" --shape 4,x >"$work/out" 2>&1 && complain "bench: takes a bad shape"
+
 [ $failed -eq 0 ] && echo "$count plugins and layers: every cause named, and no other"
 exit $failed

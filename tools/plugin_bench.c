@@ -46,7 +46,7 @@ typedef struct shape {
 
 /* ---- the roof ---------------------------------------------------------------------------------------------------- */
 
-enum { SIDE = 384, COPY_FLOATS = 1 << 24, COPY_TASKS = 64 };
+enum { SIDE = 384, COPY_FLOATS = 1 << 23, COPY_TASKS = 64 };
 
 static double gemm_rate(const lamina_host *host) {
   const size_t n = (size_t)SIDE * SIDE;
@@ -93,7 +93,7 @@ static double copy_rate(const lamina_host *host) {
   double best = INFINITY;
   if (!block) return 0;
   memset(block, 0, 2 * (size_t)COPY_FLOATS * sizeof *block);
-  for (int i = 0; i < 8; i++) {
+  for (int i = 0; i < 20; i++) {
     const double start = now_seconds();
     host->parallel(host, COPY_TASKS, copy_task, block);
     best = fmin(best, now_seconds() - start);
@@ -201,7 +201,8 @@ static void tell(bench *b, const char *layer, const char *pass, const lamina_nod
            n->algorithm, ms);
   else if (!b->set->common.json)
     printf("%-16s %-9s %-8s %-24s %10.4f %9.1f %9.1f %8.1f%% (%s)\n", layer, pass, b->isa, n->algorithm, ms,
-           flops / ms * 1e-6, bytes / ms * 1e-6, percent, flops / b->flops > bytes / b->bytes ? "arithmetic" : "memory");
+           flops / ms * 1e-6, bytes / ms * 1e-6, percent,
+           flops / b->flops > bytes / b->bytes ? "arithmetic" : "memory");
   json_array_append_new(b->results, json_pack("{s:s s:s s:s s:s s:s s:f s:f s:f s:f}", "layer", layer, "pass", pass,
                                               "isa", b->isa, "kernel", n->kernel, "algorithm", n->algorithm, "ms", ms,
                                               "flops", flops, "bytes", bytes, "roofline_percent", percent));

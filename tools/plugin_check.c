@@ -87,21 +87,21 @@ static bool settle_values(check_case *c, const lamina_kernel *kernel, lamina_con
   return true;
 }
 
-static void check_kernel(check_case *c, const check_target *t, const lamina_kernel *kernel, int isa) {
+/* In the order in which a later check may believe the earlier ones. */
+enum { STAGE_FORWARD, STAGE_AROUND, STAGE_BACKWARD, STAGE_GRADIENTS, STAGES };
+
+static void check_kernel(check_case *c, const check_target *t, const lamina_kernel *kernel, int isa, int stage) {
   lamina_context *context = t->context[isa];
-  if (kernel_runs(c, kernel, context, LAMINA_INFER) && settle_values(c, kernel, context, LAMINA_INFER)) {
-    check->skipped = 0;
-    check_forward(c, t, kernel, context, LAMINA_INFER);
-    check_claims(c, kernel, context);
-    check_batch(c, kernel, context);
-    check_leaks(c, kernel, context);
-    if (isa == 0) check_threads(c, t, kernel, LAMINA_INFER);
-  }
-  if (kernel_runs(c, kernel, context, LAMINA_TRAIN) && settle_values(c, kernel, context, LAMINA_TRAIN)) {
-    check->skipped = 0;
-    check_backward(c, kernel, context);
-    if (isa == 0) check_threads(c, t, kernel, LAMINA_TRAIN);
-  }
+  const lamina_mode mode = stage <= STAGE_AROUND ? LAMINA_INFER : LAMINA_TRAIN;
+  if (!kernel_runs(c, kernel, context, mode) || !settle_values(c, kernel, context, mode)) return;
+  check->skipped = 0;
+  if (stage == STAGE_FORWARD) check_forward(c, t, kernel, context, LAMINA_INFER);
+  if (stage == STAGE_AROUND) check_claims(c, kernel, context);
+  if (stage == STAGE_AROUND) check_batch(c, kernel, context);
+  if (stage == STAGE_AROUND) check_leaks(c, kernel, context);
+  if (stage == STAGE_BACKWARD) check_backward(c, kernel, context);
+  if (stage == STAGE_GRADIENTS) check_gradients(c, kernel, context);
+  if (isa == 0 && (stage == STAGE_AROUND || stage == STAGE_BACKWARD)) check_threads(c, t, kernel, mode);
 }
 
 /* Each kernel where it is at home: on its ISA, or on the best if it has none. */
@@ -119,14 +119,15 @@ static void check_case_run(const check_target *t, int64_t number) {
   check->skipped = 1;
   if (!check_case_make(c, layer, t->seed, number, t->context[0])) return;
   check_case_values(c, false);
-  for (const lamina_kernel *const *k = layer->kernels; *k; k++) {
-    const int isa = home_of(t, *k);
-    if (isa >= 0) check_kernel(c, t, *k, isa);
+  for (int stage = 0; stage < STAGES; stage++) {
+    for (const lamina_kernel *const *k = layer->kernels; *k; k++) {
+      const int isa = home_of(t, *k);
+      if (isa >= 0) check_kernel(c, t, *k, isa, stage);
+    }
+    if (stage == STAGE_FORWARD && !check->skipped) check_kernels_agree(c, t, LAMINA_INFER);
+    if (stage == STAGE_BACKWARD && !check->skipped) check_kernels_agree(c, t, LAMINA_TRAIN);
   }
-  if (check->skipped) return;
-  check_kernels_agree(c, t, LAMINA_INFER);
-  check_kernels_agree(c, t, LAMINA_TRAIN);
-  check_save_load(c, t);
+  if (!check->skipped) check_save_load(c, t);
 }
 
 static _Noreturn void child(const checker *k, int64_t number) {

@@ -171,6 +171,8 @@ typedef struct check_target {
 void check_forward(check_case *c, const check_target *t, const lamina_kernel *kernel, lamina_context *context,
                    lamina_mode mode);
 void check_backward(check_case *c, const lamina_kernel *kernel, lamina_context *context);
+/* The gradients' values. */
+void check_gradients(check_case *c, const lamina_kernel *kernel, lamina_context *context);
 /* What the layer says of itself beside its kernels: views, epilogue, affine. */
 void check_claims(check_case *c, const lamina_kernel *kernel, lamina_context *context);
 /* The same result on every ISA and from every kernel. */

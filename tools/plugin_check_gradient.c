@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-void check_gradients(check_case *c, const run_options *o, const run_result *first);
-
 enum { STEPS = 5, FLOAT_BITS = 24 };
 
 typedef struct probe {
@@ -122,20 +120,27 @@ static void check_tensor(probe *p, uint64_t *random) {
   check_held();
 }
 
-void check_gradients(check_case *c, const run_options *o, const run_result *first) {
-  probe p = {.c = c, .forward = *o};
+void check_gradients(check_case *c, const lamina_kernel *kernel, lamina_context *context) {
+  probe p = {.c = c, .forward = run_defaults};
+  run_result first;
   uint64_t random = c->random;
-  p.forward.backward = false;
+  p.forward.context = context;
+  p.forward.kernel = kernel;
+  p.forward.mode = LAMINA_TRAIN;
   check_run(c, &p.forward, &p.middle);
-  for (int v = 0; v < first->count; v++) {
-    if (!first->value[v].gradient) continue;
-    const int port = first->value[v].port;
-    lamina_tensor *t = first->value[v].kind == LAMINA_PORT_INPUT ? &c->inputs[port] : &c->params[port];
+  p.forward.backward = true;
+  check_run(c, &p.forward, &first);
+  p.forward.backward = false;
+  for (int v = 0; v < first.count; v++) {
+    if (!first.value[v].gradient) continue;
+    const int port = first.value[v].port;
+    lamina_tensor *t = first.value[v].kind == LAMINA_PORT_INPUT ? &c->inputs[port] : &c->params[port];
     p.x = t->data;
-    p.g = first->value[v].tensor.data;
+    p.g = first.value[v].tensor.data;
     p.count = check_count(t);
-    p.name = check_port(c->layer, first->value[v].kind, port)->name;
+    p.name = check_port(c->layer, first.value[v].kind, port)->name;
     if (p.count) check_tensor(&p, &random);
   }
   run_release(&p.middle);
+  run_release(&first);
 }
