@@ -151,3 +151,5 @@ lamina_status lamina_context_get_info(const lamina_context *context, lamina_cont
   memcpy(info, &full, info->size < sizeof full ? info->size : sizeof full);
   return LAMINA_OK;
 }
+
+const lamina_host *lamina_context_host(const lamina_context *context) { return context ? &context->host : NULL; }

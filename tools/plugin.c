@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Ended by NULL. A row is a command like those of main.c, whose name is "plugin NAME". */
-static const command *const commands[] = {&command_plugin_new, &command_plugin_lint, NULL};
+static const command *const commands[] = {&command_plugin_new, &command_plugin_lint, &command_plugin_check, &command_plugin_bench, NULL};
 
 enum { COMMAND_COUNT = (int)(sizeof commands / sizeof *commands) - 1, PREFIX = 7 /* "plugin " */ };
 

@@ -5,6 +5,6 @@
 
 #include "options.h"
 
-extern const command command_plugin_new, command_plugin_lint;
+extern const command command_plugin_new, command_plugin_lint, command_plugin_check, command_plugin_bench;
 
 #endif

@@ -135,6 +135,9 @@ LAMINA_API void lamina_plugin_list(lamina_context *context, void (*found)(void *
     the file cannot be read as a plugin at all. */
 LAMINA_API lamina_status lamina_plugin_lint(lamina_context *context, const char *plugin,
                                             void (*report)(void *user, const char *problem), void *user);
+/** The services that this context hands to layers, for a program that calls a layer's callbacks itself (to test or time one
+    alone). Lives as long as the context; a copy of it does not work. */
+LAMINA_API const lamina_host *lamina_context_host(const lamina_context *context);
 
 /* ---- graph ----------------------------------------------------------------------------------------------------- */
 

@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `lamina plugin bench`: the time of each layer on each ISA, and how much of it the roofline explains: the larger of
+ * FLOPs over the rate of the GEMM service and bytes over the rate of a copy, both measured here on the same threads.
+ */
+#include "plugin.h"
+#include "session.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct bench_settings {
+  common_settings common;
+  const char *layer, *shape, *attributes;
+  int built_in;
+  double seconds;
+} bench_settings;
+
+static const option options[] = {
+    {"layer", "NAME", OPTION_TEXT, offsetof(bench_settings, layer), 0, 0, NULL, "time this layer of the plugin alone"},
+    {"builtin", NULL, OPTION_FLAG, offsetof(bench_settings, built_in), 0, 0, NULL,
+     "FILE is the name of a layer of the library instead"},
+    {"shape", "N,...", OPTION_TEXT, offsetof(bench_settings, shape), 0, 0, NULL,
+     "of every input, batch first (default: the first of 8,56,56,64  64,1024  8,128,512 that the layer takes)"},
+    {"attributes", "TEXT", OPTION_TEXT, offsetof(bench_settings, attributes), 0, 0, NULL,
+     "\"key=value ...\" of the layer"},
+    {"time", "S", OPTION_REAL, offsetof(bench_settings, seconds), 0.001, 60, NULL, "seconds for each (default 0.3)"},
+    {NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
+
+typedef struct bench {
+  const bench_settings *set;
+  const char *file, *argument;
+  lamina_context *context;
+  const char *isa;
+  int threads;
+  double flops, bytes; /* a second: the roof */
+  json_t *results;
+} bench;
+
+typedef struct shape {
+  int rank;
+  int64_t dim[LAMINA_MAX_RANK];
+} shape;
+
+/* ---- the roof ---------------------------------------------------------------------------------------------------- */
+
+enum { SIDE = 384, COPY_FLOATS = 1 << 23, COPY_TASKS = 64 };
+
+static double gemm_rate(const lamina_host *host) {
+  const size_t n = (size_t)SIDE * SIDE;
+  float *a = host->alloc(host, 3 * n * sizeof *a);
+  float *packed = host->alloc(host, host->gemm_packed_bytes(host, SIDE, SIDE));
+  double best = INFINITY;
+  lamina_gemm g = {.size = sizeof g,
+                   .m = SIDE,
+                   .n = SIDE,
+                   .k = SIDE,
+                   .a = a,
+                   .a_row = SIDE,
+                   .a_k = 1,
+                   .b_packed = packed,
+                   .c_row = SIDE,
+                   .lo = -INFINITY,
+                   .hi = INFINITY};
+  if (a && packed) {
+    for (size_t i = 0; i < 3 * n; i++) a[i] = (float)(i % 17) * 0.1f;
+    host->gemm_pack_b(host, SIDE, SIDE, a + n, SIDE, 1, NULL, packed);
+    g.c = a + 2 * n;
+    g.workspace = host->alloc(host, host->gemm_workspace(host, &g) + 64);
+    for (int i = 0; i < 30 && g.workspace; i++) {
+      const double start = now_seconds();
+      host->gemm(host, &g);
+      best = fmin(best, now_seconds() - start);
+    }
+    host->release(host, g.workspace);
+  }
+  host->release(host, packed);
+  host->release(host, a);
+  return 2.0 * SIDE * SIDE * SIDE / best;
+}
+
+static void copy_task(void *arg, int64_t index, int thread) {
+  float *block = arg;
+  const size_t part = COPY_FLOATS / COPY_TASKS;
+  (void)thread;
+  memcpy(block + COPY_FLOATS + (size_t)index * part, block + (size_t)index * part, part * sizeof *block);
+}
+
+static double copy_rate(const lamina_host *host) {
+  float *block = host->alloc(host, 2 * (size_t)COPY_FLOATS * sizeof *block);
+  double best = INFINITY;
+  if (!block) return 0;
+  memset(block, 0, 2 * (size_t)COPY_FLOATS * sizeof *block);
+  for (int i = 0; i < 20; i++) {
+    const double start = now_seconds();
+    host->parallel(host, COPY_TASKS, copy_task, block);
+    best = fmin(best, now_seconds() - start);
+  }
+  host->release(host, block);
+  return 2.0 * COPY_FLOATS * sizeof(float) / best; /* read and written */
+}
+
+/* ---- one layer --------------------------------------------------------------------------------------------------- */
+
+static bool read_shape(const char *text, shape *s) {
+  char *end;
+  for (s->rank = 0; s->rank < LAMINA_MAX_RANK; text = end + 1) {
+    errno = 0;
+    s->dim[s->rank++] = strtoll(text, &end, 10);
+    if (end == text || errno || s->dim[s->rank - 1] < 1) return false;
+    if (!*end) return true;
+    if (*end != ',') return false;
+  }
+  return false;
+}
+
+/* The attributes given, and for those that are required and not given a middling value. */
+static void attributes_text(const lamina_layer *layer, const char *given, char *text, size_t bytes) {
+  char key[96];
+  size_t used = (size_t)snprintf(text, bytes, "%s", given ? given : "");
+  for (const lamina_attr *const *a = layer->attrs; a && *a && used + 120 < bytes; a++) {
+    snprintf(key, sizeof key, "%s=", (*a)->name);
+    if ((*a)->def || (given && strstr(given, key))) continue;
+    used += (size_t)snprintf(text + used, bytes - used, " %s", key);
+    if ((*a)->type == LAMINA_ATTR_STRING)
+      used += (size_t)snprintf(text + used, bytes - used, "%.*s", (int)strcspn((*a)->choices ? (*a)->choices : "", "|"),
+                               (*a)->choices ? (*a)->choices : "");
+    else
+      used += (size_t)snprintf(text + used, bytes - used, "%d",
+                               (*a)->type == LAMINA_ATTR_INT    ? 64
+                               : (*a)->type == LAMINA_ATTR_INTS ? 3
+                                                                : 1);
+  }
+}
+
+static lamina_status build(bench *b, const lamina_layer *layer, const shape *s, lamina_graph **graph) {
+  char name[16], names[256] = "", attributes[1024];
+  int count = 0;
+  attributes_text(layer, b->set->attributes, attributes, sizeof attributes);
+  lamina_status status = lamina_graph_create(b->context, NULL, graph);
+  for (const lamina_port *const *p = layer->ports; p && *p && !status; p++) {
+    if ((*p)->kind != LAMINA_PORT_INPUT || count > 15) continue;
+    snprintf(name, sizeof name, "in%d", count);
+    strcat(strcat(names, count++ ? "," : ""), name);
+    const bool whole = (*p)->dtype == LAMINA_I32; /* labels: one for each row */
+    status = lamina_graph_input(*graph, name, whole ? LAMINA_I32 : LAMINA_F32, s->rank - 1 - whole, s->dim + 1);
+  }
+  return status ? status : lamina_graph_add(*graph, layer->name, "timed", names, attributes);
+}
+
+/* Zeroed or random inputs, which live until the exec goes. */
+static lamina_status set_inputs(lamina_exec *exec, lamina_graph *graph, int64_t batch, void **memory) {
+  const int count = lamina_graph_input_count(graph);
+  lamina_status status = LAMINA_OK;
+  for (int i = 0; i < count && i < 16 && !status; i++) {
+    lamina_tensor t;
+    const char *name = lamina_graph_input_name(graph, i);
+    status = lamina_graph_value(graph, name, &t);
+    if (status) break;
+    t.dim[0] = batch;
+    const int64_t n = lamina_tensor_count(&t);
+    float *data = memory[i] = calloc((size_t)n, sizeof *data);
+    if (!data) return LAMINA_OUT_OF_MEMORY;
+    for (int64_t k = 0; k < n && t.dtype == LAMINA_F32; k++)
+      data[k] = (float)((k * 2654435761u >> 7) % 1000) * 0.002f - 1;
+    t = lamina_tensor_of(data, t.dtype, t.rank, t.dim);
+    status = lamina_exec_set_input(exec, name, &t);
+  }
+  return status;
+}
+
+static lamina_status measure(bench *b, lamina_exec *exec, bool train, double *forward, double *backward) {
+  enum { MOST = 2000 };
+  double *f = malloc(2 * MOST * sizeof *f), one[2];
+  int64_t runs = 0;
+  lamina_status status = f ? lamina_exec_times(exec, 1, &one[0], &one[1]) : LAMINA_OUT_OF_MEMORY;
+  const double end = now_seconds() + b->set->seconds;
+  for (int64_t i = -2; !status && i < MOST && (i < 3 || now_seconds() < end); i++) {
+    status = lamina_exec_forward(exec);
+    if (!status && train) status = lamina_exec_backward(exec);
+    if (!status) status = lamina_exec_times(exec, 1, &one[0], &one[1]);
+    if (status || i < 0) continue; /* two to warm up */
+    f[i] = one[0];
+    f[MOST + i] = one[1];
+    runs = i + 1;
+  }
+  if (!status) *forward = median(f, runs);
+  if (!status) *backward = median(f + MOST, runs);
+  free(f);
+  return status;
+}
+
+static void tell(bench *b, const char *layer, const char *pass, const lamina_node_info *n, double flops, double bytes,
+                 double ms) {
+  const double roof = fmax(flops / b->flops, bytes / b->bytes) * 1e3;
+  const double percent = ms > 0 ? 100 * roof / ms : 0;
+  if (!b->set->common.json && !(flops > 0) && !(bytes > 0))
+    printf("%-16s %-9s %-8s %-24s %10.4f  its plan declares no FLOPs and bytes (lamina_cost)\n", layer, pass, b->isa,
+           n->algorithm, ms);
+  else if (!b->set->common.json)
+    printf("%-16s %-9s %-8s %-24s %10.4f %9.1f %9.1f %8.1f%% (%s)\n", layer, pass, b->isa, n->algorithm, ms,
+           flops / ms * 1e-6, bytes / ms * 1e-6, percent,
+           flops / b->flops > bytes / b->bytes ? "arithmetic" : "memory");
+  json_array_append_new(b->results, json_pack("{s:s s:s s:s s:s s:s s:f s:f s:f s:f}", "layer", layer, "pass", pass,
+                                              "isa", b->isa, "kernel", n->kernel, "algorithm", n->algorithm, "ms", ms,
+                                              "flops", flops, "bytes", bytes, "roofline_percent", percent));
+}
+
+static lamina_status time_shape(bench *b, const lamina_layer *layer, const shape *s, bool train) {
+  lamina_graph *graph = NULL;
+  lamina_plan *plan = NULL;
+  lamina_exec *exec = NULL;
+  lamina_node_info info = {.size = sizeof info};
+  void *memory[16] = {NULL};
+  double forward = 0, backward = 0;
+  const lamina_plan_options set = {
+      .size = sizeof set, .mode = train ? LAMINA_TRAIN : LAMINA_INFER, .batch = s->dim[0], .input_gradients = train};
+  lamina_status status = build(b, layer, s, &graph);
+  if (!status) status = lamina_plan_create(graph, &set, &plan);
+  if (!status) status = lamina_exec_create(plan, &exec);
+  if (!status) status = set_inputs(exec, graph, s->dim[0], memory);
+  if (!status) status = lamina_plan_node(plan, 0, &info);
+  if (!status) status = measure(b, exec, train, &forward, &backward);
+  if (!status && !train) tell(b, layer->name, "forward", &info, info.flops, info.bytes, forward);
+  if (!status && train) tell(b, layer->name, "backward", &info, info.backward_flops, info.backward_bytes, backward);
+  lamina_exec_destroy(exec);
+  lamina_plan_destroy(plan);
+  lamina_graph_destroy(graph);
+  for (int i = 0; i < 16; i++) free(memory[i]);
+  return status;
+}
+
+static int time_layer(bench *b, const char *name) {
+  static const char *const shapes[] = {"8,56,56,64", "64,1024", "8,128,512"};
+  const lamina_layer *layer = lamina_layer_find(b->context, name, NULL);
+  lamina_status status = LAMINA_SHAPE_MISMATCH;
+  shape s;
+  if (!layer) return fail("there is no layer '%s'", name);
+  if (b->set->shape && !read_shape(b->set->shape, &s))
+    return fail("--shape: '%s' is not of the form 8,56,56,64", b->set->shape);
+  for (int i = 0; i < 3 && status && (i == 0 || !b->set->shape); i++) {
+    if (!b->set->shape) read_shape(shapes[i], &s);
+    status = time_shape(b, layer, &s, false);
+  }
+  if (status) return fail("%s: %s", name, lamina_error_message(b->context));
+  bool trains = false;
+  for (const lamina_kernel *const *k = layer->kernels; *k; k++) trains |= (*k)->backward != NULL;
+  if (trains && time_shape(b, layer, &s, true)) return fail("%s, backward: %s", name, lamina_error_message(b->context));
+  return EXIT_OK;
+}
+
+static int time_isa(bench *b) {
+  const lamina_host *host = lamina_context_host(b->context);
+  int status = EXIT_OK, layers = 0;
+  b->flops = gemm_rate(host);
+  b->bytes = copy_rate(host);
+  if (!(b->flops > 0) || !(b->bytes > 0)) return fail("out of memory");
+  if (b->file && lamina_context_load_plugin(b->context, b->file)) return fail("%s", lamina_error_message(b->context));
+  if (!b->file) return time_layer(b, b->argument);
+  for (int i = 0; i < lamina_layer_count(b->context) && !status; i++) {
+    const char *name = lamina_layer_at(b->context, i)->name, *provider = "";
+    lamina_layer_find(b->context, name, &provider);
+    if (!strcmp(provider, "built-in") || (b->set->layer && strcmp(name, b->set->layer))) continue;
+    status = time_layer(b, name);
+    layers++;
+  }
+  return status   ? status
+         : layers ? EXIT_OK
+                  : fail("%s has no layer '%s'", b->argument, b->set->layer ? b->set->layer : "");
+}
+
+static int time_all(bench *b, const session *s) {
+  char list[128], *rest = list, *isa;
+  int status = EXIT_OK;
+  snprintf(list, sizeof list, "%s", s->info.isas);
+  if (!s->common->json)
+    printf("%-16s %-9s %-8s %-24s %10s %9s %9s %9s\n", "layer", "pass", "isa", "algorithm", "ms", "GFLOP/s", "GB/s",
+           "roofline");
+  while (!status && (isa = strtok_r(rest, " ", &rest))) {
+    if (s->common->isa && strcmp(s->common->isa, isa)) continue;
+    const lamina_context_options o = {.size = sizeof o, .isa = isa, .threads = s->info.threads};
+    if (lamina_context_create(&o, &b->context)) return fail("no context for %s", isa);
+    b->isa = isa;
+    status = time_isa(b);
+    lamina_context_destroy(b->context);
+  }
+  return status;
+}
+
+static int run_command(const command *self, int argc, char **argv) {
+  bench_settings set = {.seconds = 0.3};
+  parsed line;
+  session s = {0};
+  bench b = {.set = &set, .results = json_array()};
+  int status = options_parse(self, argc, argv, &set, &line);
+  if (status != OPTIONS_RUN) {
+    json_decref(b.results);
+    return status;
+  }
+  b.argument = line.argument[0];
+  char *path = set.built_in ? NULL : realpath(b.argument, NULL); /* a file, not a name to search for */
+  b.file = path;
+  status = set.built_in || path ? session_open(&s, self, &set.common) : fail("%s: %s", b.argument, strerror(errno));
+  if (!status) status = time_all(&b, &s);
+  if (!status && set.common.json)
+    status =
+        print_json(json_pack("{s:s s:i s:O}", "file", b.argument, "threads", s.info.threads, "results", b.results));
+  session_close(&s);
+  json_decref(b.results);
+  free(path);
+  return status;
+}
+
+const command command_plugin_bench = {
+    .name = "plugin bench",
+    .arguments = "FILE",
+    .min_arguments = 1,
+    .max_arguments = 1,
+    .summary = "how fast a plugin's layers are, against what the machine can do",
+    .text =
+        "Times forward and backward of every layer of FILE on every instruction set. The roofline is the larger of the "
+        "FLOPs\n"
+        "that the layer declares over the GEMM service's rate and its bytes over that of a copy through memory, both\n"
+        "measured here; data that stays in cache can be above 100%.",
+    .examples =
+        "  lamina plugin bench ./swish.so --threads 1\n  lamina plugin bench ./swish.so --shape 8,56,56,64 --json\n"
+        "  lamina plugin bench --builtin linear --attributes out_features=512 --shape 64,1024",
+    .options = options,
+    .run = run_command};
