@@ -111,6 +111,23 @@ const net_case gradient_cases[] = {
      NULL,
      0},
     {"attention of one value to itself", 2, SEQUENCE(6, 8), {{"scaled_dot_product_attention", "a", "x0,x0,x0", NULL}}, NULL, 0},
+    /* recurrent */
+    {"lstm", 3, SEQUENCE(5, 4), {{"lstm", "l", "x0", "hidden_size=6"}}, NULL, 0},
+    {"lstm of one time without bias", 2, SEQUENCE(1, 3), {{"lstm", "l", "x0", "hidden_size=5 bias=false"}}, NULL, 0},
+    {"lstm, last state", 2, SEQUENCE(4, 3), {{"lstm", "l", "x0", "hidden_size=33 output=last"}}, NULL, 0},
+    {"gru", 3, SEQUENCE(5, 4), {{"gru", "g", "x0", "hidden_size=6"}}, NULL, 0},
+    {"gru of one time without bias", 2, SEQUENCE(1, 3), {{"gru", "g", "x0", "hidden_size=5 bias=false"}}, NULL, 0},
+    {"gru, last state", 2, SEQUENCE(4, 3), {{"gru", "g", "x0", "hidden_size=33 output=last"}}, NULL, 0},
+    {"embedding, lstm, gru, linear",
+     2,
+     {{"x0", 1, {4}, 7, NET_UNIFORM}},
+     {{"embedding", "e", "x0", "num_embeddings=7 embedding_dim=5"},
+      {"lstm", "l", "e", "hidden_size=6"},
+      {"add", "a", "l,l", NULL},
+      {"gru", "g", "a", "hidden_size=4 output=last"},
+      {"linear", "y", "g", "out_features=3"}},
+     NULL,
+     0},
     /* MORE */
 };
 

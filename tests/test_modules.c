@@ -3,7 +3,8 @@
    against formulas in double, and what they refuse. */
 #include "module_cases.h"
 
-static const char *const module_files[] = {"norms.so", "activations.so", "embedding.so", "upsample.so", "attention.so"};
+static const char *const module_files[] = {"norms.so", "activations.so", "embedding.so", "upsample.so", "attention.so",
+                                           "recurrent.so"};
 
 static void load(lamina_context *context, const char *file) {
   char path[1024];
