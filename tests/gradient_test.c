@@ -109,6 +109,7 @@ static bool has_kinks(const net_case *spec) {
   if (!spec->layers[1].type) return false;
   for (int i = 0; i < NET_MAX_LAYERS && spec->layers[i].type; i++)
     if (strstr(spec->layers[i].type, "relu") || strstr(spec->layers[i].type, "hard_") ||
+        strcmp(spec->layers[i].type, "squeeze_excite") == 0 ||
         strcmp(spec->layers[i].type, "clip") == 0 || strcmp(spec->layers[i].type, "max_pool2d") == 0)
       return true;
   return false;

@@ -128,7 +128,17 @@ const net_case gradient_cases[] = {
       {"linear", "y", "g", "out_features=3"}},
      NULL,
      0},
-    /* MORE */
+    /* squeeze and excite */
+    {"squeeze and excite", 3, IMAGE(4, 3, 70), {{"squeeze_excite", "s", "x0", "squeeze_channels=9"}}, NULL, 0},
+    {"conv, squeeze and excite, mish",
+     2,
+     IMAGE(5, 4, 3),
+     {{"conv2d", "c", "x0", "out_channels=8 kernel=3"},
+      {"squeeze_excite", "s", "c", "squeeze_channels=40"},
+      {"add", "a", "s,c", NULL},
+      {"mish", "m", "a", NULL}},
+     NULL,
+     0},
 };
 
 const int gradient_case_count = (int)(sizeof gradient_cases / sizeof *gradient_cases);

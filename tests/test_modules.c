@@ -4,7 +4,7 @@
 #include "module_cases.h"
 
 static const char *const module_files[] = {"norms.so", "activations.so", "embedding.so", "upsample.so", "attention.so",
-                                           "recurrent.so"};
+                                           "recurrent.so", "squeeze_excite.so"};
 
 static void load(lamina_context *context, const char *file) {
   char path[1024];
@@ -56,6 +56,19 @@ static size_t run_all(const net_case *spec, int threads, float *result, size_t m
   return used;
 }
 
+/* Forward, and backward with gradients of 1; the output. */
+static float *run_ones(net *n) {
+  NET_OK(n->context, lamina_exec_forward(n->exec));
+  const lamina_tensor y = net_output(n);
+  float *copy = net_copy(&y), *ones = net_copy(&y);
+  for (int64_t i = 0; i < lamina_tensor_count(&y); i++) ones[i] = 1;
+  const lamina_tensor dy = lamina_tensor_of(ones, LAMINA_F32, y.rank, y.dim);
+  NET_OK(n->context, lamina_exec_set_output_gradient(n->exec, n->output, &dy));
+  NET_OK(n->context, lamina_exec_backward(n->exec));
+  free(ones);
+  return copy;
+}
+
 START_TEST(threads_do_not_change_a_bit) {
   enum { MOST = 1 << 18 };
   static float one[MOST], other[MOST];
@@ -83,7 +96,7 @@ START_TEST(every_layer_of_the_modules_is_checked) {
         found = strcmp(gradient_cases[k].layers[j].type, name) == 0;
     test_that(found, "no case for layer %s", name);
   }
-  test_that(modules >= 7, "only %d layers come from modules", modules);
+  test_that(modules >= 13, "only %d layers come from modules", modules);
   lamina_context_destroy(context);
 }
 END_TEST
@@ -177,6 +190,43 @@ START_TEST(batch_renorm_holds_r_and_d_constant) {
 }
 END_TEST
 
+/* Two layers of one name do not replace each other silently. */
+START_TEST(a_second_relu_is_refused) {
+  lamina_context *context = gradient_context(1);
+  net_expect(context, lamina_context_load_plugin(context, TEST_MODULES "/relu_override.so"), LAMINA_INVALID_ARGUMENT,
+             "relu|relu_override.so|built-in", __LINE__);
+  lamina_context_destroy(context);
+}
+END_TEST
+
+/* An index beyond the table is an error of the run, not a read beyond memory. */
+START_TEST(an_index_beyond_the_table_is_refused) {
+  const net_case spec = {"index",
+                         2,
+                         {{"x0", 1, {3}, 4, NET_UNIFORM}},
+                         {{"embedding", "e", "x0", "num_embeddings=4 embedding_dim=2 padding_idx=1"}},
+                         NULL,
+                         0};
+  test_random random = test_random_for("index");
+  lamina_context *context = gradient_context(1);
+  net n;
+  net_open(&n, context, &spec, (lamina_plan_options){.mode = LAMINA_TRAIN}, &random);
+  int32_t *index = n.data[0].data;
+  memcpy(index, (int32_t[]){0, 1, 1, 3, 0, 0}, 6 * sizeof *index);
+  free(run_ones(&n));
+  const lamina_tensor gradient = net_gradient(&n, "e.weight");
+  const float want[] = {3, 3, 0, 0, 0, 0, 1, 1}; /* how often each row occurs; not the padding's */
+  test_that(memcmp(gradient.data, want, sizeof want) == 0, "the gradient does not count the indices");
+  for (int32_t bad = -1; bad <= 4; bad += 5) {
+    index[4] = bad;
+    net_expect(context, lamina_exec_forward(n.exec), LAMINA_INVALID_ARGUMENT, "node 'e'|place 4|num_embeddings = 4",
+               __LINE__);
+  }
+  net_close(&n);
+  lamina_context_destroy(context);
+}
+END_TEST
+
 /* A refused node names what is wrong. */
 START_TEST(shapes_that_do_not_fit_are_refused) {
   static const struct {
@@ -184,6 +234,9 @@ START_TEST(shapes_that_do_not_fit_are_refused) {
   } wrong[] = {
       {"group_norm", "num_groups=3", "4 channels|num_groups = 3"},
       {"instance_norm", NULL, "rank 2|positions"},
+      {"upsample", NULL, "rank 2|(N, H, W, C)"},
+      {"lstm", "hidden_size=3", "rank 2|(N, L, C)"},
+      {"squeeze_excite", "squeeze_channels=2", "rank 2|positions"},
   };
   const int64_t dim[] = {4};
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -208,6 +261,8 @@ int main(void) {
   tcase_add_test(cases, every_layer_of_the_modules_is_checked);
   tcase_add_test(cases, activations_match_their_formulas);
   tcase_add_test(cases, batch_renorm_holds_r_and_d_constant);
+  tcase_add_test(cases, a_second_relu_is_refused);
+  tcase_add_test(cases, an_index_beyond_the_table_is_refused);
   tcase_add_test(cases, shapes_that_do_not_fit_are_refused);
   suite_add_tcase(suite, cases);
   SRunner *runner = srunner_create(suite);

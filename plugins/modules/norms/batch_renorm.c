@@ -34,14 +34,14 @@ typedef struct renorm {
 MODULE_INLINE void sums_body(void *arg, int64_t index, int thread) {
   const renorm *r = arg;
   const int64_t n = r->x.channels, r0 = index * TASK_ROWS, rows = module_min(TASK_ROWS, r->x.rows - r0);
-  const float *x = r->x.data + r0 * r->x.ld, *dy = r->dy.data ? r->dy.data + r0 * r->dy.ld : x;
+  const float *x = r->x.data + r0 * r->x.ld, *dy = r->dy.data ? r->dy.data + r0 * r->dy.ld : NULL;
   double *sums = r->partial + index * 2 * n;
   (void)thread;
-  if (r->form == NORM_PLAIN) norms_column_sums(NORM_PLAIN, rows, n, x, r->x.ld, x, r->x.ld, r->mean, sums);
-  if (r->form == NORM_SQUARES) norms_column_sums(NORM_SQUARES, rows, n, x, r->x.ld, x, r->x.ld, r->mean, sums);
-  if (r->form != NORM_PRODUCTS) return;
-  norms_column_sums(NORM_PRODUCTS, rows, n, x, r->x.ld, dy, r->dy.ld, r->mean, sums);
-  norms_column_sums(NORM_PLAIN, rows, n, dy, r->dy.ld, dy, r->dy.ld, r->mean, sums + n);
+  if (r->form == COLUMN_PLAIN) module_column_sums(COLUMN_PLAIN, rows, n, x, r->x.ld, NULL, 0, r->mean, sums);
+  if (r->form == COLUMN_SQUARES) module_column_sums(COLUMN_SQUARES, rows, n, x, r->x.ld, NULL, 0, r->mean, sums);
+  if (r->form != COLUMN_PRODUCTS) return;
+  module_column_sums(COLUMN_PRODUCTS, rows, n, x, r->x.ld, dy, r->dy.ld, r->mean, sums);
+  module_column_sums(COLUMN_PLAIN, rows, n, dy, r->dy.ld, NULL, 0, NULL, sums + n);
 }
 MODULE_TASK(sums)
 
@@ -70,7 +70,7 @@ static const double *column_sums(const lamina_node *node, renorm *r, int form) {
   r->form = form;
   MODULE_RUN(node->host, tasks, sums, r);
   for (int64_t t = 1; t < tasks; t++)
-    for (int64_t c = 0; c < (form == NORM_PRODUCTS ? n : n / 2); c++) r->partial[c] += r->partial[t * n + c];
+    for (int64_t c = 0; c < (form == COLUMN_PRODUCTS ? n : n / 2); c++) r->partial[c] += r->partial[t * n + c];
   return r->partial;
 }
 
@@ -81,10 +81,10 @@ static void train_statistics(const lamina_node *node, renorm *r, float *kept) {
   const int64_t n = r->x.channels;
   const double rows = (double)r->x.rows, momentum = node->attrs[MOMENTUM].f;
   float *m = node->params[RUNNING_MEAN].data, *s = node->params[RUNNING_STD].data;
-  const double *sums = column_sums(node, r, NORM_PLAIN);
+  const double *sums = column_sums(node, r, COLUMN_PLAIN);
   for (int64_t c = 0; c < n; c++) kept[MEAN * n + c] = (float)(sums[c] / rows);
   r->mean = kept + MEAN * n;
-  sums = column_sums(node, r, NORM_SQUARES);
+  sums = column_sums(node, r, COLUMN_SQUARES);
   for (int64_t c = 0; c < n; c++) {
     const double mean = kept[MEAN * n + c], deviation = sqrt(sums[c] / rows + node->attrs[EPS].f);
     const double r_max = node->attrs[R_MAX].f, d_max = node->attrs[D_MAX].f;
@@ -125,7 +125,7 @@ static lamina_status backward(const lamina_node *node) {
   const float *weight = node->params[WEIGHT].data, *kept = node->saved;
   float *a = coefficients_of(node, &r);
   r.mean = kept + MEAN * n;
-  const double *products = column_sums(node, &r, NORM_PRODUCTS), *sums = products + n;
+  const double *products = column_sums(node, &r, COLUMN_PRODUCTS), *sums = products + n;
   for (int64_t c = 0; c < n; c++) {
     const double scale = kept[SCALE * n + c], normalised = products[c] * scale;
     const float dw = (float)(normalised * kept[R * n + c] + sums[c] * kept[D * n + c]), db = (float)sums[c];

@@ -46,10 +46,10 @@ MODULE_INLINE void forward_body(void *arg, int64_t index, int thread) {
   float *y = g->y.data + sample * g->positions * g->y.ld + c0;
   float *mean = g->saved + sample * 2 * g->channels + c0, *scale = mean + g->channels;
   double *sums = g->sums + thread * 2 * g->span;
-  norms_column_sums(NORM_PLAIN, g->positions, n, x, g->x.ld, x, g->x.ld, mean, sums);
+  module_column_sums(COLUMN_PLAIN, g->positions, n, x, g->x.ld, NULL, 0, NULL, sums);
   spread(g, n, sums);
   for (int64_t c = 0; c < n; c++) mean[c] = (float)sums[c];
-  norms_column_sums(NORM_SQUARES, g->positions, n, x, g->x.ld, x, g->x.ld, mean, sums);
+  module_column_sums(COLUMN_SQUARES, g->positions, n, x, g->x.ld, NULL, 0, mean, sums);
   spread(g, n, sums);
   for (int64_t c = 0; c < n; c++) scale[c] = (float)(1 / sqrt(sums[c] + g->eps));
   for (int64_t p = 0; p < g->positions; p++, x += g->x.ld, y += g->y.ld) {
@@ -71,8 +71,8 @@ MODULE_INLINE void backward_body(void *arg, int64_t index, int thread) {
   const float *weight = g->weight ? g->weight + c0 : NULL;
   float *dw = g->partial + sample * 2 * g->channels + c0, *db = dw + g->channels;
   double *products = g->sums + thread * 2 * g->span, *sums = products + g->span;
-  norms_column_sums(NORM_PRODUCTS, g->positions, n, x, g->x.ld, dy, g->dy.ld, mean, products);
-  norms_column_sums(NORM_PLAIN, g->positions, n, dy, g->dy.ld, dy, g->dy.ld, mean, sums);
+  module_column_sums(COLUMN_PRODUCTS, g->positions, n, x, g->x.ld, dy, g->dy.ld, mean, products);
+  module_column_sums(COLUMN_PLAIN, g->positions, n, dy, g->dy.ld, NULL, 0, NULL, sums);
   for (int64_t c = 0; c < n; c++) {
     products[c] *= scale[c];
     dw[c] = (float)products[c];
@@ -101,7 +101,7 @@ static group_norm describe(const lamina_node *node, int instance) {
   g.channels = g.x.channels;
   g.width = instance ? 1 : g.channels / node->attrs[GROUPS].i;
   g.eps = node->attrs[instance ? INSTANCE_EPS : EPS].f;
-  g.span = module_min(module_round_up(NORM_SPAN, g.width), g.channels);
+  g.span = module_min(module_round_up(COLUMN_SPAN, g.width), g.channels);
   g.spans = module_ceil_div(g.channels, g.span);
   g.weight = module_param(node, 0);
   g.bias = module_param(node, 1);
