@@ -12,7 +12,8 @@
  */
 #include "../module.h"
 
-enum { TASK_FLOATS = 16384, GELU = 0, GELU_TANH, MISH };
+enum { TASK_FLOATS = 16384, PIECE = 64 /* floats at a time, the last piece filled up */ };
+enum { GELU = 0, GELU_TANH, MISH };
 
 /* e^x to 2 ulp for -87 <= x <= 88, and the value at the nearer bound beyond. x = n ln 2 + r; ln 2 in two parts. */
 MODULE_INLINE float exponential(float x) {
@@ -73,12 +74,21 @@ MODULE_INLINE float evaluate(int type, float x, float *slope) {
   return x * (n * w);
 }
 
+/* Through buffers of its own: out may be x or dy, which would keep the compiler from vector code. */
 MODULE_INLINE void map(int type, int64_t n, const float *x, const float *dy, int add, float *out) {
-  float slope;
-  for (int64_t i = 0; !dy && i < n; i++) out[i] = evaluate(type, x[i], &slope);
-  for (int64_t i = 0; dy && i < n; i++) {
-    evaluate(type, x[i], &slope);
-    out[i] = add ? out[i] + dy[i] * slope : dy[i] * slope;
+  float value[PIECE] = {0}, slope[PIECE];
+  for (int64_t first = 0; first < n; first += PIECE) {
+    const int64_t count = module_min(PIECE, n - first);
+    memcpy(value, x + first, (size_t)count * sizeof(float));
+    for (int i = 0; i < PIECE; i++) value[i] = evaluate(type, value[i], &slope[i]);
+    if (!dy) {
+      memcpy(out + first, value, (size_t)count * sizeof(float));
+      continue;
+    }
+    for (int64_t i = 0; i < count; i++) {
+      const float d = dy[first + i] * slope[i];
+      out[first + i] = add ? out[first + i] + d : d;
+    }
   }
 }
 
