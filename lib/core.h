@@ -36,6 +36,7 @@ struct lamina_context {
   lamina_kernels kernels; /* the composed table: no group is NULL */
   lamina_cpu cpu;
   lamina_host host;
+  lamina_vector vector; /* that host.vector points to */
   lamina_pool *pool;
   lamina_registry *registry;
   lamina_message *messages;     /* one for each thread that failed */

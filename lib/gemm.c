@@ -48,12 +48,19 @@ typedef struct strip {
   const float *ahead; /* the next ones, or NULL */
 } strip;
 
-size_t lamina_gemm_workspace(const lamina_context *context, const lamina_gemm *g) {
+static size_t workspace_of(const lamina_context *context, const lamina_gemm *g, size_t threads) {
   if (g->m <= 0 || g->n <= 0) return 0;
   size_t bytes;
   const size_t floats = lamina_gemm_a_floats(context, g) + lamina_gemm_b_floats(context, g);
-  const size_t threads = (size_t)max64(context->host.threads(&context->host), 1);
   return lamina_multiply(floats, threads * sizeof(float), &bytes) ? bytes : SIZE_MAX;
+}
+
+size_t lamina_gemm_workspace(const lamina_context *context, const lamina_gemm *g) {
+  return workspace_of(context, g, (size_t)max64(context->host.threads(&context->host), 1));
+}
+
+size_t lamina_gemm_serial_workspace(const lamina_context *context, const lamina_gemm *g) {
+  return workspace_of(context, g, 1);
 }
 
 static int64_t first_row(const job *j, int64_t tile) { return tile * j->tile_rows + min64(tile, j->longer_tiles); }
@@ -210,8 +217,7 @@ static void run_block(void *arg, int64_t index, int thread) {
                  min64(panel1 * j->kernels->nr, g->n));
 }
 
-void lamina_gemm_run(const lamina_context *context, const lamina_gemm *g) {
-  if (g->m <= 0 || g->n <= 0) return;
+static job prepare(const lamina_context *context, const lamina_gemm *g) {
   job j = {.gemm = g, .kernels = context->kernels.gemm, .cut = lamina_gemm_cut(context, g), .scratch = g->workspace};
   j.tile_rows = g->m / j.cut.tiles;
   j.longer_tiles = g->m % j.cut.tiles;
@@ -219,6 +225,18 @@ void lamina_gemm_run(const lamina_context *context, const lamina_gemm *g) {
     j.a_floats = lamina_gemm_a_floats(context, g);
     j.thread_floats = j.a_floats + lamina_gemm_b_floats(context, g);
   }
+  return j;
+}
+
+void lamina_gemm_run_serial(const lamina_context *context, const lamina_gemm *g) {
+  if (g->m <= 0 || g->n <= 0) return;
+  job j = prepare(context, g);
+  for (int64_t i = 0; i < j.cut.row_blocks * j.cut.column_blocks; i++) run_block(&j, i, 0);
+}
+
+void lamina_gemm_run(const lamina_context *context, const lamina_gemm *g) {
+  if (g->m <= 0 || g->n <= 0) return;
+  job j = prepare(context, g);
   context->host.parallel(&context->host, j.cut.row_blocks * j.cut.column_blocks, run_block, &j);
 }
 

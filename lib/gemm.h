@@ -11,6 +11,9 @@ size_t lamina_gemm_workspace(const lamina_context *context, const lamina_gemm *g
 /* The same bits for any number of threads: the tasks are tiles of C, and the depth of a tile is never split among them.
  */
 void lamina_gemm_run(const lamina_context *context, const lamina_gemm *gemm);
+/* The same on the calling thread alone, and with one thread's workspace. */
+size_t lamina_gemm_serial_workspace(const lamina_context *context, const lamina_gemm *gemm);
+void lamina_gemm_run_serial(const lamina_context *context, const lamina_gemm *gemm);
 /* "gemm 14x32 kc 512": the tile and the depth of a chunk. Reads no data. */
 void lamina_gemm_describe(const lamina_context *context, const lamina_gemm *gemm, char *text, size_t bytes);
 /* SIZE_MAX if that overflows. */

@@ -65,6 +65,14 @@ static void host_gemm(const lamina_host *host, const lamina_gemm *gemm) {
   lamina_gemm_run(context_of(host), &full);
 }
 
+static size_t host_gemm_serial_workspace(const lamina_host *host, const lamina_gemm *gemm) {
+  return lamina_gemm_serial_workspace(context_of(host), gemm);
+}
+
+static void host_gemm_serial(const lamina_host *host, const lamina_gemm *gemm) {
+  lamina_gemm_run_serial(context_of(host), gemm);
+}
+
 static size_t host_gemm_packed_bytes(const lamina_host *host, int64_t k, int64_t n) {
   return lamina_gemm_packed_bytes(context_of(host), k, n);
 }
@@ -72,6 +80,11 @@ static size_t host_gemm_packed_bytes(const lamina_host *host, int64_t k, int64_t
 static void host_gemm_pack_b(const lamina_host *host, int64_t k, int64_t n, const float *b, int64_t b_k, int64_t b_n,
                              const float *scale, float *packed) {
   lamina_gemm_pack_b(context_of(host), k, n, b, b_k, b_n, scale, packed);
+}
+
+static void host_gemm_pack_b_serial(const lamina_host *host, int64_t k, int64_t n, const float *b, int64_t b_k, int64_t b_n,
+                                    const float *scale, float *packed) {
+  if (k > 0 && n > 0) context_of(host)->kernels.gemm->pack_b(k, n, b, b_k, b_n, scale, packed);
 }
 
 static const char *host_gemm_algorithm(const lamina_host *host, const lamina_gemm *gemm) {
@@ -87,6 +100,13 @@ static const void *host_ext(const lamina_host *host, const char *id) {
 }
 
 void lamina_host_init(lamina_context *context) {
+  const lamina_kernels *kernels = &context->kernels;
+  context->vector = (lamina_vector){.size = sizeof(lamina_vector),
+                                    .sigmoid = kernels->eltwise->activation[LAMINA_ACTIVATION_SIGMOID],
+                                    .tanh = kernels->eltwise->activation[LAMINA_ACTIVATION_TANH],
+                                    .silu = kernels->eltwise->activation[LAMINA_ACTIVATION_SILU],
+                                    .softmax = kernels->softmax->forward,
+                                    .softmax_backward = kernels->softmax->backward};
   context->host = (lamina_host){
       .size = sizeof(lamina_host),
       .abi_major = LAMINA_PLUGIN_ABI_MAJOR,
@@ -106,5 +126,9 @@ void lamina_host_init(lamina_context *context) {
       .ext = host_ext,
       .math = context->options.math,
       .gemm_algorithm = host_gemm_algorithm,
+      .gemm_serial_workspace = host_gemm_serial_workspace,
+      .gemm_serial = host_gemm_serial,
+      .gemm_pack_b_serial = host_gemm_pack_b_serial,
+      .vector = &context->vector,
   };
 }

@@ -3,24 +3,9 @@
 #ifndef LAMINA_GRADIENT_CASES_H
 #define LAMINA_GRADIENT_CASES_H
 
-#include "net_test.h"
+#include "gradient_test.h"
 
-enum {
-  CASE_LINEAR = 1 << 0,        /* y is linear in x0 and in the weight: the adjoint identity holds exactly */
-  CASE_INFER_DIFFERS = 1 << 1, /* batch statistics, dropout: evaluation is another function */
-  CASE_X1_IS_TARGET = 1 << 2   /* x1 is what a loss compares with: it gets no gradient */
-};
-
-#define IMAGE(h, w, c)                                                                                                 \
-  {                                                                                                                    \
-    { "x0", 3, {h, w, c}, 0, NET_UNIFORM }                                                                             \
-  }
-#define ROW(c)                                                                                                         \
-  {                                                                                                                    \
-    { "x0", 1, {c}, 0, NET_UNIFORM }                                                                                   \
-  }
-
-static const net_case gradient_cases[] = {
+const net_case gradient_cases[] = {
     /* convolution */
     {"conv 3x3",
      2,
@@ -415,6 +400,6 @@ static const net_case gradient_cases[] = {
      CASE_X1_IS_TARGET},
 };
 
-#define GRADIENT_CASES ((int)(sizeof gradient_cases / sizeof *gradient_cases))
+const int gradient_case_count = (int)(sizeof gradient_cases / sizeof *gradient_cases);
 
 #endif

@@ -101,7 +101,8 @@ static void randomize_parameters(lamina_context *context, lamina_graph *graph, t
     float *w = parameter.tensor.data;
     const int64_t count = lamina_tensor_count(&parameter.tensor);
     if (parameter.tensor.dtype != LAMINA_F32) continue;
-    if (ends_with(parameter.name, "running_var") || (parameter.tensor.rank == 1 && ends_with(parameter.name, "weight")))
+    if (ends_with(parameter.name, "running_var") || ends_with(parameter.name, "running_std") ||
+        (parameter.tensor.rank == 1 && ends_with(parameter.name, "weight")))
       test_random_fill(random, w, count, 0.5f, 1.5f);
     else if (parameter.tensor.rank == 1)
       test_random_fill(random, w, count, -0.5f, 0.5f);

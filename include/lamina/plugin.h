@@ -333,6 +333,16 @@ typedef struct lamina_cpu {
   size_t l1, l2, l3;    /**< bytes of data cache: L1 and L2 of one core, L3 shared */
 } lamina_cpu;
 
+/** Functions of n neighbouring floats by the vectors of the ISA in force. Serial; may be called from several threads. */
+typedef struct lamina_vector {
+  size_t size;
+  lamina_activate *sigmoid, *tanh, *silu; /**< y = f(x); y may be x; `parameters` is not read */
+  /** y = exp(x - max) / sum, of one row; y may be x. Returns log(sum exp(x)), the maximum included. */
+  float (*softmax)(int64_t n, const float *x, float *y);
+  /** dx (+)= y * (dy - sum(y * dy)); dx may be dy. */
+  void (*softmax_backward)(int64_t n, const float *y, const float *dy, int accumulate, float *dx);
+} lamina_vector;
+
 /** Services. Every function takes the host itself first. */
 struct lamina_host {
   size_t size;
@@ -363,6 +373,14 @@ struct lamina_host {
   /** How `gemm` will compute a product, for lamina_cost: "gemm 14x32 kc 512", tile and depth of a block. Reads sizes and
       strides alone; the string lives as long as the host. */
   const char *(*gemm_algorithm)(const lamina_host *host, const lamina_gemm *gemm);
+  /** `gemm` on the calling thread alone, for the many small products of a task of `parallel`; the same bits as `gemm`. Its
+      workspace holds gemm_serial_workspace bytes, whatever the number of threads. */
+  size_t (*gemm_serial_workspace)(const lamina_host *host, const lamina_gemm *gemm);
+  void (*gemm_serial)(const lamina_host *host, const lamina_gemm *gemm);
+  /** `gemm_pack_b` on the calling thread alone. */
+  void (*gemm_pack_b_serial)(const lamina_host *host, int64_t k, int64_t n, const float *b, int64_t b_k, int64_t b_n,
+                             const float *scale, float *packed);
+  const lamina_vector *vector;
 };
 
 #ifdef __cplusplus
