@@ -190,11 +190,24 @@ START_TEST(batch_renorm_holds_r_and_d_constant) {
 }
 END_TEST
 
-/* Two layers of one name do not replace each other silently. */
-START_TEST(a_second_relu_is_refused) {
+/* An override stands in the built-in layer's place where its file was loaded, and nowhere else. */
+START_TEST(an_override_is_used) {
+  const net_case spec = {"relu", 3, {{"x", 1, {37}, 0, NET_UNIFORM}}, {{"relu", "y", "x", ""}}, NULL, 0};
+  test_random random = test_random_for("override");
   lamina_context *context = gradient_context(1);
-  net_expect(context, lamina_context_load_plugin(context, TEST_MODULES "/relu_override.so"), LAMINA_INVALID_ARGUMENT,
-             "relu|relu_override.so|built-in", __LINE__);
+  const char *provider = NULL;
+  ck_assert_ptr_nonnull(lamina_layer_find(context, "relu", &provider));
+  ck_assert_str_eq(provider, "built-in");
+  load(context, "relu_override.so");
+  ck_assert_ptr_nonnull(lamina_layer_find(context, "relu", &provider));
+  ck_assert_ptr_nonnull(strstr(provider, "relu_override"));
+  net n;
+  net_open(&n, context, &spec, (lamina_plan_options){.mode = LAMINA_TRAIN, .input_gradients = 1}, &random);
+  free(run_ones(&n));
+  const float *x = n.data[0].data, *y = net_output(&n).data, *dx = net_gradient(&n, "x").data;
+  for (int i = 0; i < 3 * 37; i++)
+    test_that(y[i] == fmaxf(x[i], 0) && dx[i] == (float)(x[i] > 0), "at %d: y %g, dx %g for %g", i, y[i], dx[i], x[i]);
+  net_close(&n);
   lamina_context_destroy(context);
 }
 END_TEST
@@ -261,7 +274,7 @@ int main(void) {
   tcase_add_test(cases, every_layer_of_the_modules_is_checked);
   tcase_add_test(cases, activations_match_their_formulas);
   tcase_add_test(cases, batch_renorm_holds_r_and_d_constant);
-  tcase_add_test(cases, a_second_relu_is_refused);
+  tcase_add_test(cases, an_override_is_used);
   tcase_add_test(cases, an_index_beyond_the_table_is_refused);
   tcase_add_test(cases, shapes_that_do_not_fit_are_refused);
   suite_add_tcase(suite, cases);

@@ -15,7 +15,8 @@ typedef struct recompute_case {
 } recompute_case;
 
 static const recompute_case cases[] = {
-    {{"batch norm and ReLU", 4, IMAGE, {CONV("conv", "image"), NORM("norm", "conv"), {"relu", "relu", "norm", ""}, END("relu")}, NULL, 0},
+    {{"batch norm and ReLU", 4, IMAGE, {CONV("conv", "image"), NORM("norm", "conv"), {"relu", "relu", "norm", ""},
+      CONV("conv1", "relu"), END("conv1")}, NULL, 0},
      NULL, 1, 1},
     {{"a chain of residual blocks", 4, IMAGE,
       {CONV("conv0", "image"), NORM("norm0", "conv0"), {"relu", "relu0", "norm0", ""}, CONV("conv1", "relu0"), NORM("norm1", "conv1"),
@@ -35,7 +36,8 @@ static const recompute_case cases[] = {
       NULL, 0},
      NULL, 1, 5},
     {{"dropout draws the same numbers again", 4, IMAGE,
-      {CONV("conv", "image"), NORM("norm", "conv"), {"dropout", "drop", "norm", "p=0.4"}, CONV("conv1", "drop"), NORM("norm1", "conv1"), END("norm1")},
+      {CONV("conv", "image"), NORM("norm", "conv"), {"dropout", "drop", "norm", "p=0.4"}, CONV("conv1", "drop"), NORM("norm1", "conv1"),
+       CONV("conv2", "norm1"), END("conv2")},
       NULL, 0},
      NULL, 1, 3},
     {{"checkpoints", 4, IMAGE,
@@ -48,9 +50,9 @@ static const recompute_case cases[] = {
        {"avg_pool2d", "pool", "tanh", "kernel=2"}, {"flatten", "flat", "pool", ""}, {"linear", "fc1", "flat", "out_features=7"},
        {"sigmoid", "sigmoid", "fc1", ""}, {"linear", "fc", "sigmoid", "out_features=4"}, {"softmax_cross_entropy", "loss", "fc, label", ""}},
       NULL, 0},
-     "*", 1, 7},
+     "*", 1, 8},
     {{"a merged node goes by either name", 4, IMAGE,
-      {CONV("conv", "image"), NORM("norm", "conv"), {"relu", "relu", "norm", ""}, END("relu")}, NULL, 0},
+      {CONV("conv", "image"), NORM("norm", "conv"), {"relu", "relu", "norm", ""}, CONV("conv1", "relu"), END("conv1")}, NULL, 0},
      "relu", 0, 1},
 };
 

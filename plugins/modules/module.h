@@ -115,13 +115,5 @@ static inline float *module_floats(void *memory, int64_t offset) { return (float
 #define MODULE_ATTRS(...) ((const lamina_attr *const[]){__VA_ARGS__, NULL})
 #define MODULE_PORTS(...) ((const lamina_port *const[]){__VA_ARGS__, NULL})
 #define MODULE_KERNELS(...) ((const lamina_kernel *const[]){__VA_ARGS__, NULL})
-#define MODULE_ENTRY(plugin_id, ...)                                                                                   \
-  extern const lamina_plugin lamina_plugin_entry __attribute__((visibility("default")));                               \
-  const lamina_plugin lamina_plugin_entry = {.size = sizeof(lamina_plugin),                                            \
-                                             .abi_major = LAMINA_PLUGIN_ABI_MAJOR,                                     \
-                                             .abi_minor = LAMINA_PLUGIN_ABI_MINOR,                                     \
-                                             .id = plugin_id,                                                          \
-                                             .version = "1.0",                                                         \
-                                             .layers = (const lamina_layer *const[]){__VA_ARGS__, NULL}}
 
 #endif

@@ -234,4 +234,4 @@ static const lamina_layer mish = {.size = sizeof(lamina_layer),
                                   .infer = infer,
                                   .as_epilogue = mish_epilogue};
 
-MODULE_ENTRY("lamina.activations", &gelu, &mish);
+LAMINA_PLUGIN("lamina.activations", "1.0", "gelu mish", &gelu, &mish);

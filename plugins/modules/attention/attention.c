@@ -302,4 +302,4 @@ static const lamina_layer layer = {.size = sizeof(lamina_layer),
                                    .kernels = MODULE_KERNELS(&kernel),
                                    .infer = infer};
 
-MODULE_ENTRY("lamina.attention", &layer);
+LAMINA_PLUGIN("lamina.attention", "1.0", "scaled_dot_product_attention", &layer);

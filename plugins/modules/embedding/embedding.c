@@ -118,4 +118,4 @@ static const lamina_layer embedding = {.size = sizeof(lamina_layer),
                                        .kernels = MODULE_KERNELS(&kernel),
                                        .infer = infer};
 
-MODULE_ENTRY("lamina.embedding", &embedding);
+LAMINA_PLUGIN("lamina.embedding", "1.0", "embedding", &embedding);

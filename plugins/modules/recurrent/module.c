@@ -1,4 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "recurrent.h"
 
-MODULE_ENTRY("lamina.recurrent", &recurrent_gru, &recurrent_lstm);
+LAMINA_PLUGIN("lamina.recurrent", "1.0", "gru lstm", &recurrent_gru, &recurrent_lstm);

@@ -2,7 +2,7 @@
 /*
  * An alternative to the built-in relu under the same name, as an example of an override: y = max(x, 0), any shape. Its
  * backward pass reads y alone, so that x need not be kept; at inference the producer of x clamps instead. Two layers of one
- * name never replace each other silently: loading this file is refused unless the override is asked for.
+ * name never replace each other silently: LAMINA_LAYER_OVERRIDE says that this is meant.
  * Cost: one operation an element, forward and backward.
  */
 #include "../module.h"
@@ -79,11 +79,12 @@ static const lamina_layer relu = {.size = sizeof(lamina_layer),
                                   .name = "relu",
                                   .version = 1,
                                   .doc = "max(x, 0), in place of the built-in layer",
-                                  .flags = LAMINA_LAYER_IN_PLACE | LAMINA_LAYER_BACKWARD_IN_PLACE | LAMINA_LAYER_ACCUMULATES,
+                                  .flags = LAMINA_LAYER_IN_PLACE | LAMINA_LAYER_BACKWARD_IN_PLACE | LAMINA_LAYER_ACCUMULATES |
+                                           LAMINA_LAYER_OVERRIDE,
                                   .attrs = (const lamina_attr *const[]){NULL},
                                   .ports = MODULE_PORTS(&x_port, &y_port),
                                   .kernels = MODULE_KERNELS(&kernel),
                                   .infer = infer,
                                   .as_epilogue = as_epilogue};
 
-MODULE_ENTRY("lamina.relu_override", &relu);
+LAMINA_PLUGIN("lamina.relu_override", "1.0", "relu", &relu);

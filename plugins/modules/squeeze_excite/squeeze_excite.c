@@ -257,4 +257,4 @@ static const lamina_layer squeeze_excite = {.size = sizeof(lamina_layer),
                                             .kernels = MODULE_KERNELS(&kernel),
                                             .infer = infer};
 
-MODULE_ENTRY("lamina.squeeze_excite", &squeeze_excite);
+LAMINA_PLUGIN("lamina.squeeze_excite", "1.0", "squeeze_excite", &squeeze_excite);

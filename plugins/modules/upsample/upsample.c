@@ -164,4 +164,4 @@ static const lamina_layer layer = {.size = sizeof(lamina_layer),
                                    .kernels = MODULE_KERNELS(&kernel),
                                    .infer = infer};
 
-MODULE_ENTRY("lamina.upsample", &layer);
+LAMINA_PLUGIN("lamina.upsample", "1.0", "upsample", &layer);
