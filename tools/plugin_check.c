@@ -283,8 +283,8 @@ static int report(checker *k) {
   if (k->set->common.json) {
     const int status =
         print_json(json_pack("{s:s s:b s:i s:i s:I s:O s:O}", "file", k->argument, "passed", passed, "cases", k->cases,
-                             "checks", k->checks, "seed", (json_int_t)k->seed, "failures", k->failures, "gradient_not_compared",
-                             k->not_compared));
+                             "checks", k->checks, "seed", (json_int_t)k->seed, "failures", k->failures,
+                             "gradient_not_compared", k->not_compared));
     return status ? status : passed ? EXIT_OK : EXIT_ERROR;
   }
   if (passed)

@@ -234,7 +234,7 @@ enum {
   LAMINA_LAYER_OVERRIDE = 1 << 7,          /**< a plugin's: it stands before the layer of that name which is there already, with
                                                 the same attributes and ports; what none of its kernels supports, the other's
                                                 run */
-  LAMINA_LAYER_STOPS_GRADIENT = 1 << 8     /**< its gradient deliberately is not its forward's derivative: part of it is held
+  LAMINA_LAYER_STOPS_GRADIENT = 1 << 8     /**< its gradient deliberately is not its forward's derivative: part is held
                                                 constant. `plugin check` then compares no gradient with differences */
 };
 
