@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # `lamina plugin check` names the true cause of every fault of tests/plugins/broken.c, and nothing else; finds none where
-# there is none; and holds the library's own layers to the same.
+# there is none; and holds the library's own layers and modules to the same.
 # Usage: test_plugin_check.sh SOURCE_ROOT BUILD_ROOT
 set -u
 source=$1 build=$2
@@ -48,6 +48,12 @@ for layer in $("$lamina" layers --json | grep -o '"name": *"[a-z0-9_]*", *"versi
   count=$((count + 1))
   "$lamina" plugin check --builtin "$layer" --cases 16 >"$work/out" 2>&1 || complain "$layer: $(cat "$work/out")"
 done
+for module in "$build"/plugins/modules/*.so; do
+  count=$((count + 1))
+  "$lamina" plugin check "$module" --cases 8 >"$work/out" 2>&1 || complain "$module: $(cat "$work/out")"
+done
+"$lamina" plugin check "$build/plugins/modules/embedding.so" --cases 2 --json 2>&1 |
+  tr -d ' \n' | grep -q '"gradient_not_compared":\["embedding"\]' || complain "check does not say what it leaves out"
 # bench: every instruction set, both passes, with what the layer declares of its cost.
 "$lamina" plugin bench "$build/tests/plugins/broken-good.so" --shape 4,64 --time 0.01 --threads 1 --json >"$work/out" 2>"$work/err" ||
   complain "bench: $(cat "$work/err")"

@@ -38,7 +38,7 @@ typedef struct checker {
   check_target target;
   const char *argument;
   uint64_t seed;
-  json_t *failures;
+  json_t *failures, *not_compared; /* not_compared: layers whose gradient deliberately is no derivative */
   int failed, checks, cases;
   bool layer_failed; /* the one that is checked now */
 } checker;
@@ -100,7 +100,7 @@ static void check_kernel(check_case *c, const check_target *t, const lamina_kern
   if (stage == STAGE_AROUND) check_batch(c, kernel, context);
   if (stage == STAGE_AROUND) check_leaks(c, kernel, context);
   if (stage == STAGE_BACKWARD) check_backward(c, kernel, context);
-  if (stage == STAGE_GRADIENTS) check_gradients(c, kernel, context);
+  if (stage == STAGE_GRADIENTS && !check->stops_gradient) check_gradients(c, kernel, context);
   if (isa == 0 && (stage == STAGE_AROUND || stage == STAGE_BACKWARD)) check_threads(c, t, kernel, mode);
 }
 
@@ -117,6 +117,7 @@ static void check_case_run(const check_target *t, int64_t number) {
   check_case *c = calloc(1, sizeof *c);
   if (!layer || !c) check_fail("load", "there is no layer '%s'", t->layer);
   check->skipped = 1;
+  check->stops_gradient = (layer->flags & LAMINA_LAYER_STOPS_GRADIENT) != 0;
   if (!check_case_make(c, layer, t->seed, number, t->context[0])) return;
   check_case_values(c, false);
   for (int stage = 0; stage < STAGES; stage++) {
@@ -220,15 +221,21 @@ static int check_layer(checker *k, const char *layer) {
   const int64_t first = k->set->number >= 0 ? k->set->number : 0;
   const int64_t end = k->set->number >= 0 ? first + 1 : k->set->cases;
   int64_t skipped = 0;
-  int stops = 0;
+  int stops = 0, stops_gradient = 0;
   k->target.layer = layer;
   k->layer_failed = false;
   for (int64_t n = first; n < end && stops < 2; n++) {
     if (run_child(k, n)) return EXIT_ERROR;
     k->cases++;
     skipped += check->skipped;
+    stops_gradient |= check->stops_gradient;
     if (check->failed) tell(k, layer, n);
     stops += check->failed && !strcmp(check->cause, "time-limit");
+  }
+  if (stops_gradient) {
+    json_array_append_new(k->not_compared, json_string(layer));
+    if (!k->set->common.json)
+      printf("%s: its gradient is not compared with differences (LAMINA_LAYER_STOPS_GRADIENT)\n", layer);
   }
   if (skipped == end - first && k->set->number < 0 && !k->layer_failed) {
     found("no-case", "no attributes and shapes were found that the layer and one of its kernels accept");
@@ -275,8 +282,9 @@ static int report(checker *k) {
   const bool passed = !k->failed;
   if (k->set->common.json) {
     const int status =
-        print_json(json_pack("{s:s s:b s:i s:i s:I s:O}", "file", k->argument, "passed", passed, "cases", k->cases,
-                             "checks", k->checks, "seed", (json_int_t)k->seed, "failures", k->failures));
+        print_json(json_pack("{s:s s:b s:i s:i s:I s:O s:O}", "file", k->argument, "passed", passed, "cases", k->cases,
+                             "checks", k->checks, "seed", (json_int_t)k->seed, "failures", k->failures,
+                             "gradient_not_compared", k->not_compared));
     return status ? status : passed ? EXIT_OK : EXIT_ERROR;
   }
   if (passed)
@@ -299,7 +307,8 @@ static int run_command(const command *self, int argc, char **argv) {
   set.common.threads = 1;
   check = mmap(NULL, sizeof *check, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   k.failures = json_array();
-  if (check == MAP_FAILED || !k.failures) return fail("out of memory");
+  k.not_compared = json_array();
+  if (check == MAP_FAILED || !k.failures || !k.not_compared) return fail("out of memory");
   if (!set.built_in && !path) return fail("%s: %s", k.argument, strerror(errno));
   status = session_open(&s, self, &set.common);
   if (!status && set.built_in && !lamina_layer_find(s.context, k.argument, NULL))
@@ -310,6 +319,7 @@ static int run_command(const command *self, int argc, char **argv) {
   for (int i = 0; i < k.target.isas; i++) lamina_context_destroy(k.target.context[i]);
   session_close(&s);
   json_decref(k.failures);
+  json_decref(k.not_compared);
   free(path);
   munmap(check, sizeof *check);
   return status;

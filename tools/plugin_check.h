@@ -27,6 +27,7 @@ typedef struct check_report {
   char phase[96];           /* what runs now: "backward" */
   char kernel[64], isa[16]; /* of what runs now */
   char given[640];          /* attributes and shapes of the case */
+  int stops_gradient;       /* the layer says so: its gradient is not compared with differences */
   int empty;                /* the case has a tensor without elements */
   int allocation_fails;     /* an allocation is being failed */
   int layers;

@@ -126,6 +126,27 @@ static const char *host_gemm_algorithm(const lamina_host *host, const lamina_gem
   return real->gemm_algorithm(real, gemm);
 }
 
+static size_t host_gemm_serial_workspace(const lamina_host *host, const lamina_gemm *gemm) {
+  const lamina_host *real = owner_of(host)->real;
+  return real->gemm_serial_workspace(real, gemm);
+}
+
+static void host_gemm_serial(const lamina_host *host, const lamina_gemm *gemm) {
+  const lamina_host *real = owner_of(host)->real;
+  real->gemm_serial(real, gemm);
+}
+
+static void host_gemm_pack_b_serial(const lamina_host *host, int64_t k, int64_t n, const float *b, int64_t b_k,
+                                    int64_t b_n, const float *scale, float *packed) {
+  const lamina_host *real = owner_of(host)->real;
+  real->gemm_pack_b_serial(real, k, n, b, b_k, b_n, scale, packed);
+}
+
+/* A service that the library's host has and this one does not would crash layers that rightly call it: what is added at
+   the end of the struct must be added here too. */
+_Static_assert(sizeof(lamina_host) == offsetof(lamina_host, vector) + sizeof(lamina_vector *),
+               "lamina_host has grown: forward what is new");
+
 void check_host_open(check_host *h, const lamina_context *context, size_t extra) {
   const lamina_host *real = lamina_context_host(context);
   memset(h, 0, sizeof *h);
@@ -153,7 +174,11 @@ void check_host_open(check_host *h, const lamina_context *context, size_t extra)
                            .gemm_pack_b = host_gemm_pack_b,
                            .ext = host_ext,
                            .math = real->math,
-                           .gemm_algorithm = host_gemm_algorithm};
+                           .gemm_algorithm = host_gemm_algorithm,
+                           .gemm_serial_workspace = host_gemm_serial_workspace,
+                           .gemm_serial = host_gemm_serial,
+                           .gemm_pack_b_serial = host_gemm_pack_b_serial,
+                           .vector = real->vector};
   /* memory first, owner right before the table: owner_of reads it there */
   memcpy(memory->data, &front.memory, sizeof front.memory);
   memcpy(memory->data + sizeof front.memory, &front.owner, sizeof front.owner);

@@ -231,9 +231,11 @@ enum {
   LAMINA_LAYER_CHEAP = 1 << 6,             /**< a pass over memory: a plan that saves memory does not keep output 0 for the
                                                 backward pass but runs forward again. With states, it honours `recompute` */
   LAMINA_LAYER_LOSS = 1 << 3,              /**< output 0 is a scalar that is minimised: its gradient starts as 1 */
-  LAMINA_LAYER_OVERRIDE = 1 << 7           /**< a plugin's: it stands before the layer of that name which is there already, with
+  LAMINA_LAYER_OVERRIDE = 1 << 7,          /**< a plugin's: it stands before the layer of that name which is there already, with
                                                 the same attributes and ports; what none of its kernels supports, the other's
                                                 run */
+  LAMINA_LAYER_STOPS_GRADIENT = 1 << 8     /**< its gradient deliberately is not its forward's derivative: part is held
+                                                constant. `plugin check` then compares no gradient with differences */
 };
 
 typedef struct lamina_layer {

@@ -116,7 +116,8 @@ lamina_status lamina_layer_override(const lamina_context *context, lamina_module
   memcpy(kernels + own, base->kernels, (others + 1) * sizeof *kernels);
   layer->kernels = kernels;
   /* Whichever kernel runs, what the layer promises holds. */
-  const uint32_t own_word = LAMINA_LAYER_OVERRIDE | LAMINA_LAYER_TRAINS_DIFFERENTLY; /* these promise nothing */
+  const uint32_t own_word = LAMINA_LAYER_OVERRIDE | LAMINA_LAYER_TRAINS_DIFFERENTLY |
+                            LAMINA_LAYER_STOPS_GRADIENT; /* these promise nothing */
   layer->flags = (layer->flags & base->flags) | ((layer->flags | base->flags) & own_word);
   layer->epilogues &= base->epilogues;
   return LAMINA_OK;

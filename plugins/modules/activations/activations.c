@@ -141,6 +141,7 @@ static lamina_status run(const lamina_node *node, pass p) {
   const int dense = (p.x.ld == p.x.channels && p.out.ld == p.out.channels && (!p.dy.data || p.dy.ld == p.dy.channels)) ||
                     p.x.rows == 1;
   int64_t rest = 0;
+  if (!count) return LAMINA_OK; /* no channels: nothing to divide a task by */
   if (dense && count > TASK_FLOATS) {
     rest = count % TASK_FLOATS;
     flatten(&p.x, count, TASK_FLOATS);

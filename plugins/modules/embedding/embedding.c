@@ -113,6 +113,7 @@ static const lamina_layer embedding = {.size = sizeof(lamina_layer),
                                        .name = "embedding",
                                        .version = 1,
                                        .doc = "a learned row for each index",
+                                       .flags = LAMINA_LAYER_STOPS_GRADIENT, /* to the row padding_idx */
                                        .attrs = MODULE_ATTRS(&num_embeddings, &embedding_dim, &padding_idx),
                                        .ports = MODULE_PORTS(&x_port, &y_port, &weight_port),
                                        .kernels = MODULE_KERNELS(&kernel),

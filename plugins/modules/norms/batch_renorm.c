@@ -103,6 +103,7 @@ static float *coefficients_of(const lamina_node *node, const renorm *r) {
 static lamina_status forward(const lamina_node *node) {
   renorm r = {.x = module_rows(&node->inputs[0]), .out = module_rows(&node->outputs[0]), .partial = node->workspace};
   const int64_t n = r.x.channels;
+  if (!r.x.rows) return LAMINA_OK; /* no statistics: the running ones stay */
   const float *weight = node->params[WEIGHT].data, *bias = node->params[BIAS].data, *kept = node->saved;
   float *a = coefficients_of(node, &r);
   if (node->mode == LAMINA_TRAIN) train_statistics(node, &r, node->saved);
@@ -118,9 +119,18 @@ static lamina_status forward(const lamina_node *node) {
   return LAMINA_OK;
 }
 
+/* An empty batch: no task writes sums, and its parameters' gradients are 0. */
+static lamina_status backward_empty(const lamina_node *node, int64_t n) {
+  for (int i = WEIGHT; i <= BIAS; i++)
+    if (module_needs_param(node, i) && !module_adds_param(node, i))
+      memset(node->d_params[i].data, 0, (size_t)n * sizeof(float));
+  return LAMINA_OK;
+}
+
 static lamina_status backward(const lamina_node *node) {
   renorm r = {.x = module_rows(&node->inputs[0]), .dy = module_rows(&node->d_outputs[0]), .partial = node->workspace};
   const int64_t n = r.x.channels;
+  if (!r.x.rows) return backward_empty(node, n);
   const double rows = (double)r.x.rows;
   const float *weight = node->params[WEIGHT].data, *kept = node->saved;
   float *a = coefficients_of(node, &r);
@@ -201,7 +211,7 @@ const lamina_layer norms_batch_renorm = {
     .name = "batch_renorm",
     .version = 1,
     .doc = "batch normalisation corrected towards the running statistics",
-    .flags = LAMINA_LAYER_ACCUMULATES,
+    .flags = LAMINA_LAYER_ACCUMULATES | LAMINA_LAYER_STOPS_GRADIENT, /* r and d are constants to it */
     .attrs = MODULE_ATTRS(&eps, &momentum, &r_max, &d_max),
     .ports = MODULE_PORTS(&x_port, &y_port, &weight_port, &bias_port, &mean_port, &std_port),
     .kernels = MODULE_KERNELS(&kernel),

@@ -99,9 +99,9 @@ static group_norm describe(const lamina_node *node, int instance) {
   group_norm g = {.x = module_rows(&node->inputs[0]), .samples = node->inputs[0].dim[0]};
   g.positions = g.x.rows / module_max(g.samples, 1);
   g.channels = g.x.channels;
-  g.width = instance ? 1 : g.channels / node->attrs[GROUPS].i;
+  g.width = instance ? 1 : module_max(g.channels / node->attrs[GROUPS].i, 1);
   g.eps = node->attrs[instance ? INSTANCE_EPS : EPS].f;
-  g.span = module_min(module_round_up(COLUMN_SPAN, g.width), g.channels);
+  g.span = module_min(module_round_up(COLUMN_SPAN, g.width), module_max(g.channels, 1)); /* of no channels: 0 spans */
   g.spans = module_ceil_div(g.channels, g.span);
   g.weight = module_param(node, 0);
   g.bias = module_param(node, 1);

@@ -14,7 +14,9 @@ typedef struct pass {
   int add;
 } pass;
 
-static int64_t rows_of_task(const pass *p) { return module_max(TASK_FLOATS / p->y.channels, 1); }
+static int64_t rows_of_task(const pass *p) {
+  return module_max(TASK_FLOATS / module_max(p->y.channels, 1), 1); /* a tensor may have no channels */
+}
 
 MODULE_INLINE void pass_body(void *arg, int64_t index, int thread) {
   const pass *p = arg;

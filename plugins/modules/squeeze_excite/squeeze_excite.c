@@ -40,7 +40,7 @@ static lamina_status describe(const lamina_node *node, excite *e) {
   const int train = node->mode == LAMINA_TRAIN;
   size_t bytes;
   *e = (excite){.node = node, .host = h, .x = module_rows(&node->inputs[0]), .samples = node->inputs[0].dim[0]};
-  e->positions = e->x.rows / e->samples;
+  e->positions = e->x.rows / module_max(e->samples, 1);
   e->channels = e->x.channels;
   e->squeezed = node->attrs[0].i;
   e->parts = module_ceil_div(e->channels, COLUMN_SPAN);
