@@ -126,7 +126,6 @@ typedef struct run_options {
   uint32_t poison_out, poison_work, poison_saved;
   uint64_t leave_inputs, leave_params; /* gradients that are not asked for */
   bool accumulate;
-  const lamina_epilogue *epilogue;
 } run_options;
 
 /* Copies of what a run wrote. */

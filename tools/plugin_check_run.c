@@ -106,7 +106,6 @@ static void make_node(run *r) {
   r->node->epilogue.size = sizeof r->node->epilogue;
   r->node->epilogue.lo = -INFINITY;
   r->node->epilogue.hi = INFINITY;
-  if (r->o->epilogue) r->node->epilogue = *r->o->epilogue;
   set_needs(r);
 }
 

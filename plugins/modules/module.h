@@ -86,6 +86,31 @@ static inline lamina_status module_bytes(const lamina_node *node, int64_t floats
 
 static inline float *module_floats(void *memory, int64_t offset) { return (float *)memory + offset; }
 
+/* The next `floats` floats of a workspace, in lines of their own: without `base` only *at, its bytes so far, grows. */
+static inline float *module_carve(void *base, size_t *at, int64_t floats) {
+  enum { LINE_FLOATS = 16 };
+  float *result = base ? (float *)((char *)base + *at) : NULL;
+  *at += (size_t)module_round_up(floats, LINE_FLOATS) * sizeof(float);
+  return result;
+}
+
+/* C(m, n) = A(m, k) B for a host's product; the caller says what B is, and what else there is. */
+static inline lamina_gemm module_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_k, float *c,
+                                         int64_t c_row, void *workspace) {
+  return (lamina_gemm){.size = sizeof(lamina_gemm),
+                       .m = m,
+                       .n = n,
+                       .k = k,
+                       .a = a,
+                       .a_row = a_row,
+                       .a_k = a_k,
+                       .c = c,
+                       .c_row = c_row,
+                       .lo = -INFINITY,
+                       .hi = INFINITY,
+                       .workspace = workspace};
+}
+
 /* Short forms of descriptors. */
 #define MODULE_PORT(id, port_kind, port_name, port_flags, init, text)                                                  \
   static const lamina_port id = {.size = sizeof(lamina_port),                                                          \

@@ -31,26 +31,10 @@ typedef struct attention {
 /* B of the four products with k and v: k^T, v, and in backward k, v^T. */
 enum { K_T, V_N, K_N, V_T };
 
-static lamina_gemm product(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_k, float *c,
-                           int64_t c_row, void *workspace) {
-  return (lamina_gemm){.size = sizeof(lamina_gemm),
-                       .m = m,
-                       .n = n,
-                       .k = k,
-                       .a = a,
-                       .a_row = a_row,
-                       .a_k = a_k,
-                       .c = c,
-                       .c_row = c_row,
-                       .lo = -INFINITY,
-                       .hi = INFINITY,
-                       .workspace = workspace};
-}
-
 /* Workspace of one product, given B packed or not. */
 static size_t product_bytes(const attention *a, int64_t m, int64_t n, int64_t k, int packed) {
   static const float mark = 0;
-  lamina_gemm g = product(m, n, k, NULL, k, 1, NULL, n, NULL);
+  lamina_gemm g = module_product(m, n, k, NULL, k, 1, NULL, n, NULL);
   g.b_packed = packed ? &mark : NULL; /* not read: only tells that B will be packed */
   return a->host->gemm_serial_workspace(a->host, &g);
 }
@@ -154,7 +138,7 @@ static void probabilities(const attention *a, const head *h, int64_t first, int6
   const int64_t keys = visible(a, first, rows);
   for (int64_t r = 0; r < rows; r++)
     for (int64_t c = 0; c < a->depth; c++) h->block[r * a->depth + c] = h->q[(first + r) * a->ld[Q] + c] * a->scale;
-  multiply(a, h, product(rows, keys, a->depth, h->block, a->depth, 1, h->scores, h->score_ld, h->workspace), K_T, 0);
+  multiply(a, h, module_product(rows, keys, a->depth, h->block, a->depth, 1, h->scores, h->score_ld, h->workspace), K_T, 0);
   for (int64_t r = 0; r < rows; r++) {
     float *row = h->scores + r * h->score_ld;
     const int64_t seen = visible(a, first + r, 1);
@@ -172,7 +156,7 @@ static void forward_task(void *arg, int64_t index, int thread) {
   for (int64_t first = 0; first < a->queries; first += BLOCK) {
     const int64_t rows = module_min(BLOCK, a->queries - first), keys = visible(a, first, rows);
     probabilities(a, &h, first, rows);
-    multiply(a, &h, product(rows, a->width, keys, h.scores, h.score_ld, 1, y + first * a->y_ld, a->y_ld, h.workspace), V_N,
+    multiply(a, &h, module_product(rows, a->width, keys, h.scores, h.score_ld, 1, y + first * a->y_ld, a->y_ld, h.workspace), V_N,
              0);
   }
 }
@@ -189,7 +173,7 @@ static float *gradient_of(const attention *a, int input, int64_t index, int64_t 
 /* C(keys, n) += A^T B for A = p or ds of the block and B = rows of dy or q. */
 static void add_transposed(const attention *a, const head *h, int64_t keys, int64_t n, int64_t rows, const float *scores,
                            const float *b, int64_t b_ld, float *c, int64_t c_ld) {
-  lamina_gemm g = product(keys, n, rows, scores, 1, h->score_ld, c, c_ld, h->workspace);
+  lamina_gemm g = module_product(keys, n, rows, scores, 1, h->score_ld, c, c_ld, h->workspace);
   g.b = b;
   g.b_k = b_ld;
   g.b_n = 1;
@@ -213,14 +197,14 @@ static void backward_task(void *arg, int64_t index, int thread) {
     probabilities(a, &h, first, rows);
     if (dv) add_transposed(a, &h, keys, a->width, rows, h.scores, g, a->dy_ld, dv, a->d_ld[V]);
     if (!dq && !dk) continue;
-    multiply(a, &h, product(rows, keys, a->width, g, a->dy_ld, 1, h.d_scores, h.score_ld, h.workspace), V_T, 0);
+    multiply(a, &h, module_product(rows, keys, a->width, g, a->dy_ld, 1, h.d_scores, h.score_ld, h.workspace), V_T, 0);
     for (int64_t r = 0; r < rows; r++) {
       float *row = h.d_scores + r * h.score_ld;
       a->host->vector->softmax_backward(keys, h.scores + r * h.score_ld, row, 0, row);
       for (int64_t c = 0; c < keys; c++) row[c] *= a->scale;
     }
     if (dq)
-      multiply(a, &h, product(rows, a->depth, keys, h.d_scores, h.score_ld, 1, dq + first * a->d_ld[Q], a->d_ld[Q], h.workspace),
+      multiply(a, &h, module_product(rows, a->depth, keys, h.d_scores, h.score_ld, 1, dq + first * a->d_ld[Q], a->d_ld[Q], h.workspace),
                K_N, 1);
     if (dk) add_transposed(a, &h, keys, a->depth, rows, h.d_scores, h.q + first * a->ld[Q], a->ld[Q], dk, a->d_ld[K]);
   }

@@ -31,26 +31,9 @@ typedef struct recurrent {
   int64_t time; /* of the step that runs */
 } recurrent;
 
-static float *carve(void *base, size_t *at, int64_t floats) {
-  float *result = base ? (float *)((char *)base + *at) : NULL;
-  *at += (size_t)module_round_up(floats, LINE) * sizeof(float);
-  return result;
-}
-
 static lamina_gemm product_of(const recurrent *r, int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row,
                               int64_t a_k, float *c) {
-  return (lamina_gemm){.size = sizeof(lamina_gemm),
-                       .m = m,
-                       .n = n,
-                       .k = k,
-                       .a = a,
-                       .a_row = a_row,
-                       .a_k = a_k,
-                       .c = c,
-                       .c_row = n,
-                       .lo = -INFINITY,
-                       .hi = INFINITY,
-                       .workspace = r->product};
+  return module_product(m, n, k, a, a_row, a_k, c, n, r->product);
 }
 
 /* Runs C (+)= A B with B packed. */
@@ -95,24 +78,24 @@ static lamina_status describe(const lamina_node *node, const recurrent_cell *cel
   const int64_t hh = (int64_t)(r->host->gemm_packed_bytes(r->host, r->size, r->gates) / sizeof(float));
   const int64_t ih_back = (int64_t)(r->host->gemm_packed_bytes(r->host, r->gates, r->in) / sizeof(float));
   const int64_t hh_back = (int64_t)(r->host->gemm_packed_bytes(r->host, r->gates, r->size) / sizeof(float));
-  r->w_ih = carve(node->packed, &r->packed, ih);
-  r->w_hh = carve(node->packed, &r->packed, hh);
-  r->b_ih = carve(node->packed, &r->packed, r->gates);
-  r->b_hh = carve(node->packed, &r->packed, r->gates);
-  r->w_ih_back = carve(node->packed, &r->packed, train ? ih_back : 0);
-  r->w_hh_back = carve(node->packed, &r->packed, train ? hh_back : 0);
+  r->w_ih = module_carve(node->packed, &r->packed, ih);
+  r->w_hh = module_carve(node->packed, &r->packed, hh);
+  r->b_ih = module_carve(node->packed, &r->packed, r->gates);
+  r->b_hh = module_carve(node->packed, &r->packed, r->gates);
+  r->w_ih_back = module_carve(node->packed, &r->packed, train ? ih_back : 0);
+  r->w_hh_back = module_carve(node->packed, &r->packed, train ? hh_back : 0);
   void *kept = train ? node->saved : node->workspace;
-  r->gate = carve(kept, &r->saved, rows * r->gates);
-  r->hidden = carve(kept, &r->saved, cell->separate ? rows * r->gates : 0);
-  r->h = carve(kept, &r->saved, rows * r->size + step);
-  r->c = carve(kept, &r->saved, cell->separate ? 0 : rows * r->size + step);
+  r->gate = module_carve(kept, &r->saved, rows * r->gates);
+  r->hidden = module_carve(kept, &r->saved, cell->separate ? rows * r->gates : 0);
+  r->h = module_carve(kept, &r->saved, rows * r->size + step);
+  r->c = module_carve(kept, &r->saved, cell->separate ? 0 : rows * r->size + step);
   if (!train) r->scratch = r->saved;
-  r->x = carve(node->workspace, &r->scratch, rows * r->in);
-  r->dx = carve(node->workspace, &r->scratch, train ? rows * r->in : 0);
-  r->d_gate = r->d_hidden = carve(node->workspace, &r->scratch, train ? rows * r->gates : 0);
-  if (cell->separate) r->d_hidden = carve(node->workspace, &r->scratch, train ? rows * r->gates : 0);
-  r->dh = carve(node->workspace, &r->scratch, train ? step : 0);
-  r->dc = carve(node->workspace, &r->scratch, train ? step : 0);
+  r->x = module_carve(node->workspace, &r->scratch, rows * r->in);
+  r->dx = module_carve(node->workspace, &r->scratch, train ? rows * r->in : 0);
+  r->d_gate = r->d_hidden = module_carve(node->workspace, &r->scratch, train ? rows * r->gates : 0);
+  if (cell->separate) r->d_hidden = module_carve(node->workspace, &r->scratch, train ? rows * r->gates : 0);
+  r->dh = module_carve(node->workspace, &r->scratch, train ? step : 0);
+  r->dc = module_carve(node->workspace, &r->scratch, train ? step : 0);
   r->product = node->workspace ? (char *)node->workspace + r->scratch : NULL;
   return LAMINA_OK;
 }

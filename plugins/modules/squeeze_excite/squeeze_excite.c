@@ -11,7 +11,7 @@
 #include "../columns.h"
 
 enum { W1, B1, W2, B2 };
-enum { TASK_ROWS = 64, LINE = 16 };
+enum { TASK_ROWS = 64 };
 
 typedef struct excite {
   const lamina_node *node;
@@ -29,12 +29,6 @@ typedef struct excite {
   size_t scratch;
 } excite;
 
-static float *carve(void *base, size_t *at, int64_t floats) {
-  float *result = base ? (float *)((char *)base + *at) : NULL;
-  *at += (size_t)module_round_up(floats, LINE) * sizeof(float);
-  return result;
-}
-
 static lamina_status describe(const lamina_node *node, excite *e) {
   const lamina_host *h = node->host;
   const int train = node->mode == LAMINA_TRAIN;
@@ -48,36 +42,25 @@ static lamina_status describe(const lamina_node *node, excite *e) {
   if (status) return status;
   const int64_t wide = (int64_t)(h->gemm_packed_bytes(h, e->channels, e->squeezed) / sizeof(float));
   const int64_t thin = (int64_t)(h->gemm_packed_bytes(h, e->squeezed, e->channels) / sizeof(float));
-  e->w1 = carve(node->packed, &e->packed, wide);
-  e->w2 = carve(node->packed, &e->packed, thin);
-  e->w1_back = carve(node->packed, &e->packed, train ? thin : 0);
-  e->w2_back = carve(node->packed, &e->packed, train ? wide : 0);
+  e->w1 = module_carve(node->packed, &e->packed, wide);
+  e->w2 = module_carve(node->packed, &e->packed, thin);
+  e->w1_back = module_carve(node->packed, &e->packed, train ? thin : 0);
+  e->w2_back = module_carve(node->packed, &e->packed, train ? wide : 0);
   void *kept = train ? node->saved : node->workspace;
-  e->p = carve(kept, &e->saved, e->samples * e->channels);
-  e->u = carve(kept, &e->saved, e->samples * e->squeezed);
-  e->s = carve(kept, &e->saved, e->samples * e->channels);
+  e->p = module_carve(kept, &e->saved, e->samples * e->channels);
+  e->u = module_carve(kept, &e->saved, e->samples * e->squeezed);
+  e->s = module_carve(kept, &e->saved, e->samples * e->channels);
   if (!train) e->scratch = e->saved;
-  e->ds = carve(node->workspace, &e->scratch, train ? e->samples * e->channels : 0);
-  e->du = carve(node->workspace, &e->scratch, train ? e->samples * e->squeezed : 0);
-  e->dp = carve(node->workspace, &e->scratch, train ? e->samples * e->channels : 0);
-  e->sums = (double *)carve(node->workspace, &e->scratch, 2 * COLUMN_SPAN * h->threads(h));
+  e->ds = module_carve(node->workspace, &e->scratch, train ? e->samples * e->channels : 0);
+  e->du = module_carve(node->workspace, &e->scratch, train ? e->samples * e->squeezed : 0);
+  e->dp = module_carve(node->workspace, &e->scratch, train ? e->samples * e->channels : 0);
+  e->sums = (double *)module_carve(node->workspace, &e->scratch, 2 * COLUMN_SPAN * h->threads(h));
   e->product = node->workspace ? (char *)node->workspace + e->scratch : NULL;
   return LAMINA_OK;
 }
 
 static lamina_gemm product_of(const excite *e, int64_t m, int64_t n, int64_t k, const float *a, float *c) {
-  return (lamina_gemm){.size = sizeof(lamina_gemm),
-                       .m = m,
-                       .n = n,
-                       .k = k,
-                       .a = a,
-                       .a_row = k,
-                       .a_k = 1,
-                       .c = c,
-                       .c_row = n,
-                       .lo = -INFINITY,
-                       .hi = INFINITY,
-                       .workspace = e->product};
+  return module_product(m, n, k, a, k, 1, c, n, e->product);
 }
 
 static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
