@@ -221,3 +221,114 @@ void compute_same_bits(const char *what, const lamina_tensor *t, const float *ot
                   "%s: number %lld is %.9g with %d threads, %.9g with 1", what, (long long)i, (double)*compute_at(t, i),
                   threads, (double)other[i]);
 }
+
+static compute_sums sums_new(const compute_case *c) {
+  const size_t ny = (size_t)compute_count(&c->outputs[0]), nx = (size_t)compute_count(&c->x);
+  const size_t nw = (size_t)compute_count(&c->params[0]), channels = (size_t)c->outputs[0].dim[c->outputs[0].rank - 1];
+  compute_sums s = {.y = calloc(2 * (ny + nx + nw + channels), sizeof *s.y), .x = compute_copy(&c->inputs[0])};
+  ck_assert_ptr_nonnull(s.y);
+  double **const parts[] = {&s.y_size, &s.dx, &s.dx_size, &s.dw, &s.dw_size, &s.db, &s.db_size};
+  const size_t before[] = {ny, ny, nx, nx, nw, nw, channels};
+  double *at = s.y;
+  for (int i = 0; i < 7; i++) *parts[i] = at += before[i];
+  if (c->mode == LAMINA_TRAIN) s.dy = compute_copy(&c->d_outputs[0]);
+  return s;
+}
+
+static void sums_free(compute_sums *s) {
+  free(s->y);
+  free(s->x);
+  free(s->dy);
+}
+
+TEST_UNCHECKED static void add_epilogue(const compute_case *c, compute_sums *s) {
+  const int64_t channels = c->outputs[0].dim[c->outputs[0].rank - 1];
+  const float *bias = c->params[1].rank >= 0 ? c->params[1].data : NULL;
+  for (int64_t i = 0; i < compute_count(&c->outputs[0]); i++) {
+    const int64_t o = i % channels;
+    if (bias) compute_add(s->y, s->y_size, i, bias[o] * (c->scale ? c->scale[o] : 1.0));
+    if (c->shift) compute_add(s->y, s->y_size, i, c->shift[o]);
+    if (c->epilogue & LAMINA_EPILOGUE_ADD) compute_add(s->y, s->y_size, i, *compute_at(&c->node.epilogue.add, i));
+    s->y[i] = compute_activation(c, fmin(fmax(s->y[i], c->node.epilogue.lo), c->node.epilogue.hi));
+    s->y_size[i] += c->epilogue & LAMINA_EPILOGUE_ACTIVATION ? 1 : 0;
+    if (s->dy && bias) compute_add(s->db, s->db_size, o, s->dy[i]);
+  }
+}
+
+static void add_before(const lamina_tensor *before, double *sum, double *size) {
+  for (int64_t i = 0; i < compute_count(before); i++) compute_add(sum, size, i, *compute_at(before, i));
+}
+
+static void compare_all(const compute_case *c, const compute_sums *s, const char *text) {
+  char what[400];
+  snprintf(what, sizeof what, "y of %s", text);
+  compute_compare(c, what, &c->outputs[0], s->y, s->y_size);
+  if (c->mode != LAMINA_TRAIN) return;
+  snprintf(what, sizeof what, "the gradient of x of %s", text);
+  if (!c->no_input_gradient) compute_compare(c, what, &c->d_inputs[0], s->dx, s->dx_size);
+  snprintf(what, sizeof what, "the gradient of weight of %s", text);
+  compute_compare(c, what, &c->d_params[0], s->dw, s->dw_size);
+  snprintf(what, sizeof what, "the gradient of bias of %s", text);
+  if (c->d_params[1].rank >= 0) compute_compare(c, what, &c->d_params[1], s->db, s->db_size);
+}
+
+static void verify_threads(lamina_context *const context[COMPUTE_HOSTS], int turn, compute_case *c, const char *text) {
+  const lamina_tensor *results[] = {&c->outputs[0], &c->d_inputs[0], &c->d_params[0], &c->d_params[1]};
+  float *first[4] = {NULL};
+  for (int i = 0; i < 4; i++)
+    if (results[i]->data && !(i == 1 && c->no_input_gradient)) first[i] = compute_copy(results[i]);
+  const int h = 1 + turn % (COMPUTE_HOSTS - 1);
+  compute_run(c, context[h]);
+  for (int i = 0; i < 4; i++)
+    if (first[i]) compute_same_bits(text, results[i], first[i], compute_threads[h]);
+  for (int i = 0; i < 4; i++) free(first[i]);
+}
+
+void compute_verify(lamina_context *const context[COMPUTE_HOSTS], int turn, compute_case *c, const char *text,
+                    compute_products *products, const void *shape) {
+  compute_prepare(c, context[0]);
+  compute_run(c, context[0]);
+  compute_sums sums = sums_new(c);
+  products(c, shape, &sums);
+  add_epilogue(c, &sums);
+  if (c->accumulate && c->mode == LAMINA_TRAIN) {
+    add_before(&c->before_dx, sums.dx, sums.dx_size);
+    add_before(&c->before_dp[0], sums.dw, sums.dw_size);
+    if (c->params[1].rank >= 0) add_before(&c->before_dp[1], sums.db, sums.db_size);
+  }
+  compare_all(c, &sums, text);
+  sums_free(&sums);
+  verify_threads(context, turn, c, text);
+  compute_release(c);
+}
+
+void compute_refused(compute_case *c, lamina_status status, const char *word) {
+  lamina_context *context;
+  const lamina_context_options options = {.size = sizeof options, .threads = 1};
+  ck_assert_int_eq(lamina_context_create(&options, &context), LAMINA_OK);
+  lamina_node node = {.size = sizeof node,
+                      .name = "node",
+                      .host = &context->host,
+                      .attrs = c->attrs,
+                      .inputs = &c->x,
+                      .outputs = c->outputs,
+                      .params = c->params,
+                      .n_inputs = 1,
+                      .n_outputs = 1,
+                      .n_params = 2};
+  ck_assert_int_eq(c->layer->infer(&node), status);
+  test_that(strstr(lamina_error_message(context), word) != NULL, "'%s' does not say '%s'",
+            lamina_error_message(context), word);
+  lamina_context_destroy(context);
+}
+
+int64_t compute_between(test_random *r, int64_t lo, int64_t hi) { return lo + test_random_below(r, hi - lo + 1); }
+
+uint32_t compute_random_epilogue(test_random *r, lamina_mode mode) {
+  uint32_t parts = 0;
+  if (test_random_below(r, 2)) parts |= LAMINA_EPILOGUE_ADD;
+  if (test_random_below(r, 2)) parts |= LAMINA_EPILOGUE_CLAMP;
+  if (test_random_below(r, 2)) parts |= LAMINA_EPILOGUE_ACTIVATION;
+  if (mode == LAMINA_INFER && test_random_below(r, 2)) parts |= LAMINA_EPILOGUE_AFFINE;
+  return parts;
+}

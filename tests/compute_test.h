@@ -57,6 +57,36 @@ void compute_release(compute_case *c);
 /* What the epilogue makes of a sum in double, after its clamp: the activation of the tests, or nothing. */
 double compute_activation(const compute_case *c, double y);
 
+/* What forward and backward ought to give, in double, and the magnitudes that were added up. */
+typedef struct compute_sums {
+  double *y, *dx, *dw, *db, *y_size, *dx_size, *dw_size, *db_size;
+  float *x, *dy; /* of the case, without gaps */
+} compute_sums;
+
+/* One product of forward, x[x] * w[w] for y[y], and what it adds to the gradients of x and weight. */
+TEST_UNCHECKED static inline void compute_product(const compute_case *c, compute_sums *s, int64_t y, int64_t x,
+                                                  int64_t w) {
+  const int64_t channels = c->outputs[0].dim[c->outputs[0].rank - 1];
+  const double weight = ((const float *)c->params[0].data)[w];
+  compute_add(s->y, s->y_size, y, s->x[x] * weight * (c->scale ? c->scale[y % channels] : 1.0));
+  if (!s->dy) return;
+  compute_add(s->dx, s->dx_size, x, s->dy[y] * weight);
+  compute_add(s->dw, s->dw_size, w, s->dy[y] * (double)s->x[x]);
+}
+
+/* Calls compute_product for all products of a layer at a shape of the test's. */
+typedef void compute_products(const compute_case *c, const void *shape, compute_sums *sums);
+/* A case that was not prepared yet, against double with one thread, then bit by bit with another number of threads (the
+   others have their turn). What `products` leaves out (bias, epilogue, what gradients are added to) is added here. */
+void compute_verify(lamina_context *const context[COMPUTE_HOSTS], int turn, compute_case *c, const char *text,
+                    compute_products *products, const void *shape);
+/* The layer's infer refuses c->x with this status and a message that has the word. */
+void compute_refused(compute_case *c, lamina_status status, const char *word);
+
+/* Random parts of an epilogue, which the mode allows. */
+uint32_t compute_random_epilogue(test_random *r, lamina_mode mode);
+int64_t compute_between(test_random *r, int64_t lo, int64_t hi);
+
 /* A dense row-major tensor's element, or one with gaps: the i-th number without them. */
 float *compute_at(const lamina_tensor *t, int64_t i);
 int64_t compute_count(const lamina_tensor *t);

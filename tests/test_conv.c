@@ -3,8 +3,6 @@
  * threads. */
 #include "compute_test.h"
 
-#include <math.h>
-
 extern const lamina_layer lamina_layer_conv2d;
 
 enum { OUT_CHANNELS, KERNEL, STRIDE, PADDING, DILATION, GROUPS, BIAS };
@@ -13,11 +11,6 @@ typedef struct conv_case {
   int64_t n, h, w, c, o, kh, kw, sh, sw, top, left, bottom, right, dh, dw, groups;
   int bias;
 } conv_case;
-
-/* What forward and backward ought to give, and the magnitudes that were added up. */
-typedef struct conv_reference {
-  double *y, *dx, *dw, *db, *y_size, *dx_size, *dw_size, *db_size;
-} conv_reference;
 
 static void describe(const conv_case *s, char *text, size_t bytes) {
   snprintf(text, bytes,
@@ -31,6 +24,7 @@ static void describe(const conv_case *s, char *text, size_t bytes) {
 }
 
 static void set_attributes(compute_case *c, const conv_case *s) {
+  c->layer = &lamina_layer_conv2d;
   c->attrs[OUT_CHANNELS].i = s->o;
   c->attrs[KERNEL] = (lamina_value){.count = 2, .ints = {s->kh, s->kw}};
   c->attrs[STRIDE] = (lamina_value){.count = 2, .ints = {s->sh, s->sw}};
@@ -41,119 +35,51 @@ static void set_attributes(compute_case *c, const conv_case *s) {
   c->x = (lamina_tensor){.rank = 4, .dim = {s->n, s->h, s->w, s->c}};
 }
 
-/* One output pixel and tap: all channels of all groups. */
-TEST_UNCHECKED static void add_tap(const compute_case *c, const conv_case *s, int64_t x_pixel, int64_t y_pixel, int64_t tap,
-                    conv_reference *r) {
+/* All channels of all groups at one output pixel and tap. */
+TEST_UNCHECKED static void add_tap(const compute_case *c, const conv_case *s, int64_t x_pixel, int64_t y_pixel,
+                                   int64_t tap, compute_sums *r) {
   const int64_t in = s->c / s->groups, out = s->o / s->groups, taps = s->kh * s->kw;
-  const float *x = compute_at(&c->inputs[0], x_pixel * s->c), *weight = c->params[0].data;
-  const float *dy = c->mode == LAMINA_TRAIN ? compute_at(&c->d_outputs[0], y_pixel * s->o) : NULL;
   for (int64_t o = 0; o < s->o; o++)
-    for (int64_t i = 0; i < in; i++) {
-      const int64_t channel = o / out * in + i, w = (o * in + i) * taps + tap;
-      const double scale = c->scale ? c->scale[o] : 1;
-      compute_add(r->y, r->y_size, y_pixel * s->o + o, x[channel] * (double)weight[w] * scale);
-      if (!dy) continue;
-      compute_add(r->dx, r->dx_size, x_pixel * s->c + channel, dy[o] * (double)weight[w]);
-      compute_add(r->dw, r->dw_size, w, dy[o] * (double)x[channel]);
-    }
+    for (int64_t i = 0; i < in; i++)
+      compute_product(c, r, y_pixel * s->o + o, x_pixel * s->c + o / out * in + i, (o * in + i) * taps + tap);
 }
 
-static void finish(const compute_case *c, const conv_case *s, conv_reference *r) {
-  for (int64_t i = 0; i < compute_count(&c->outputs[0]); i++) {
-    const int64_t o = i % s->o;
-    const double scale = c->scale ? c->scale[o] : 1;
-    if (s->bias) compute_add(r->y, r->y_size, i, ((float *)c->params[1].data)[o] * scale);
-    if (c->shift) compute_add(r->y, r->y_size, i, c->shift[o]);
-    if (c->epilogue & LAMINA_EPILOGUE_ADD) compute_add(r->y, r->y_size, i, *compute_at(&c->node.epilogue.add, i));
-    r->y[i] = compute_activation(c, fmin(fmax(r->y[i], c->node.epilogue.lo), c->node.epilogue.hi));
-    r->y_size[i] += c->epilogue & LAMINA_EPILOGUE_ACTIVATION ? 1 : 0;
-    if (c->mode == LAMINA_TRAIN && s->bias) compute_add(r->db, r->db_size, o, *compute_at(&c->d_outputs[0], i));
-  }
-  if (!c->accumulate || c->mode != LAMINA_TRAIN) return;
-  for (int64_t i = 0; i < compute_count(&c->x); i++) compute_add(r->dx, r->dx_size, i, *compute_at(&c->before_dx, i));
-  for (int64_t i = 0; i < compute_count(&c->params[0]); i++)
-    compute_add(r->dw, r->dw_size, i, *compute_at(&c->before_dp[0], i));
-  for (int64_t i = 0; s->bias && i < s->o; i++) compute_add(r->db, r->db_size, i, *compute_at(&c->before_dp[1], i));
-}
-
-TEST_UNCHECKED static conv_reference compute_reference(const compute_case *c, const conv_case *s) {
+TEST_UNCHECKED static void products(const compute_case *c, const void *shape, compute_sums *r) {
+  const conv_case *s = shape;
   const int64_t oh = c->outputs[0].dim[1], ow = c->outputs[0].dim[2];
-  const size_t ny = (size_t)compute_count(&c->outputs[0]), nx = (size_t)compute_count(&c->x);
-  const size_t nw = (size_t)compute_count(&c->params[0]), no = (size_t)s->o;
-  double *memory = calloc(2 * (ny + nx + nw + no), sizeof *memory);
-  conv_reference r = {.y = memory, .y_size = memory + ny};
-  r.dx = r.y_size + ny;
-  r.dx_size = r.dx + nx;
-  r.dw = r.dx_size + nx;
-  r.dw_size = r.dw + nw;
-  r.db = r.dw_size + nw;
-  r.db_size = r.db + no;
   for (int64_t p = 0; p < s->n * oh * ow; p++)
     for (int64_t tap = 0; tap < s->kh * s->kw; tap++) {
       const int64_t ih = p / ow % oh * s->sh - s->top + tap / s->kw * s->dh;
       const int64_t iw = p % ow * s->sw - s->left + tap % s->kw * s->dw;
       if (ih >= 0 && ih < s->h && iw >= 0 && iw < s->w)
-        add_tap(c, s, (p / (oh * ow) * s->h + ih) * s->w + iw, p, tap, &r);
+        add_tap(c, s, (p / (oh * ow) * s->h + ih) * s->w + iw, p, tap, r);
     }
-  finish(c, s, &r);
-  return r;
 }
 
-static void compare(const compute_case *c, const conv_reference *r, const char *text) {
-  char what[400];
-  snprintf(what, sizeof what, "y of %s", text);
-  compute_compare(c, what, &c->outputs[0], r->y, r->y_size);
-  if (c->mode != LAMINA_TRAIN) return;
-  snprintf(what, sizeof what, "the gradient of x of %s", text);
-  if (!c->no_input_gradient) compute_compare(c, what, &c->d_inputs[0], r->dx, r->dx_size);
-  snprintf(what, sizeof what, "the gradient of weight of %s", text);
-  compute_compare(c, what, &c->d_params[0], r->dw, r->dw_size);
-  snprintf(what, sizeof what, "the gradient of bias of %s", text);
-  if (c->d_params[1].rank >= 0) compute_compare(c, what, &c->d_params[1], r->db, r->db_size);
-}
-
-/* Against double with one thread, then bit by bit with another number of threads; the others have their turn. */
 static void verify(lamina_context *const context[COMPUTE_HOSTS], int turn, compute_case *c, const conv_case *s) {
   char text[320];
   describe(s, text, sizeof text);
-  c->layer = &lamina_layer_conv2d;
   set_attributes(c, s);
-  compute_prepare(c, context[0]);
-  compute_run(c, context[0]);
-  conv_reference r = compute_reference(c, s);
-  compare(c, &r, text);
-  free(r.y);
-  const lamina_tensor *results[] = {&c->outputs[0], &c->d_inputs[0], &c->d_params[0], &c->d_params[1]};
-  float *first[4] = {NULL};
-  for (int i = 0; i < 4; i++)
-    if (results[i]->data && !(i == 1 && c->no_input_gradient)) first[i] = compute_copy(results[i]);
-  const int h = 1 + turn % (COMPUTE_HOSTS - 1);
-  compute_run(c, context[h]);
-  for (int i = 0; i < 4; i++)
-    if (first[i]) compute_same_bits(text, results[i], first[i], compute_threads[h]);
-  for (int i = 0; i < 4; i++) free(first[i]);
-  compute_release(c);
+  compute_verify(context, turn, c, text, products, s);
 }
 
-static int64_t between(test_random *r, int64_t lo, int64_t hi) { return lo + test_random_below(r, hi - lo + 1); }
-
 static conv_case random_case(test_random *r) {
-  conv_case s = {.n = between(r, 1, 3),
-                 .h = between(r, 1, 13),
-                 .w = between(r, 1, 17),
-                 .sh = between(r, 1, 3),
-                 .sw = between(r, 1, 3)};
-  s.kh = between(r, 1, 4);
-  s.kw = between(r, 1, 4);
+  conv_case s = {.n = compute_between(r, 1, 3),
+                 .h = compute_between(r, 1, 13),
+                 .w = compute_between(r, 1, 17),
+                 .sh = compute_between(r, 1, 3),
+                 .sw = compute_between(r, 1, 3)};
+  s.kh = compute_between(r, 1, 4);
+  s.kw = compute_between(r, 1, 4);
   if (test_random_below(r, 3) == 0) s.kh = s.kw = 1;
-  s.dh = between(r, 1, 3);
-  s.dw = test_random_below(r, 2) ? 1 : between(r, 1, 3);
-  s.groups = test_random_below(r, 3) ? 1 : between(r, 1, 4);
-  s.c = s.groups * (test_random_below(r, 2) ? between(r, 1, 5) : between(r, 1, 40));
-  s.o = s.groups * (test_random_below(r, 2) ? between(r, 1, 9) : between(r, 10, 70));
+  s.dh = compute_between(r, 1, 3);
+  s.dw = test_random_below(r, 2) ? 1 : compute_between(r, 1, 3);
+  s.groups = test_random_below(r, 3) ? 1 : compute_between(r, 1, 4);
+  s.c = s.groups * (test_random_below(r, 2) ? compute_between(r, 1, 5) : compute_between(r, 1, 40));
+  s.o = s.groups * (test_random_below(r, 2) ? compute_between(r, 1, 9) : compute_between(r, 10, 70));
   if (test_random_below(r, 6) == 0) s.groups = s.o = s.c; /* depthwise */
   int64_t *pads[] = {&s.top, &s.left, &s.bottom, &s.right};
-  for (int i = 0; i < 4; i++) *pads[i] = test_random_below(r, 2) ? between(r, 0, 4) : 0;
+  for (int i = 0; i < 4; i++) *pads[i] = test_random_below(r, 2) ? compute_between(r, 0, 4) : 0;
   s.bottom = s.bottom > s.dh * (s.kh - 1) + 1 - s.h - s.top ? s.bottom : s.dh * (s.kh - 1) + 1 - s.h - s.top;
   s.right = s.right > s.dw * (s.kw - 1) + 1 - s.w - s.left ? s.right : s.dw * (s.kw - 1) + 1 - s.w - s.left;
   s.bias = (int)test_random_below(r, 2);
@@ -169,13 +95,10 @@ START_TEST(random_shapes_equal_double) {
   for (int i = 0; i < 40; i++) {
     compute_case c = {.mode = i % 3 ? LAMINA_TRAIN : LAMINA_INFER, .random = random, .kernel = "direct"};
     const conv_case s = random_case(&random);
-    c.gap = test_random_below(&random, 2) ? 0 : between(&random, 1, 20);
+    c.gap = test_random_below(&random, 2) ? 0 : compute_between(&random, 1, 20);
     c.accumulate = (int)test_random_below(&random, 2);
     c.no_input_gradient = test_random_below(&random, 5) == 0;
-    if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_ADD;
-    if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_CLAMP;
-    if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_ACTIVATION;
-    if (c.mode == LAMINA_INFER && test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_AFFINE;
+    c.epilogue = compute_random_epilogue(&random, c.mode);
     verify(context, i, &c, &s);
   }
   compute_end(context);
@@ -334,25 +257,9 @@ START_TEST(winograd_equals_double) {
 END_TEST
 
 static void refused(const conv_case *s, lamina_status status, const char *word) {
-  lamina_context *context;
-  const lamina_context_options options = {.size = sizeof options, .threads = 1};
-  ck_assert_int_eq(lamina_context_create(&options, &context), LAMINA_OK);
-  compute_case c = {.layer = &lamina_layer_conv2d};
+  compute_case c = {.mode = LAMINA_INFER};
   set_attributes(&c, s);
-  lamina_node node = {.size = sizeof node,
-                      .name = "node",
-                      .host = &context->host,
-                      .attrs = c.attrs,
-                      .inputs = &c.x,
-                      .outputs = c.outputs,
-                      .params = c.params,
-                      .n_inputs = 1,
-                      .n_outputs = 1,
-                      .n_params = 2};
-  ck_assert_int_eq(c.layer->infer(&node), status);
-  test_that(strstr(lamina_error_message(context), word) != NULL, "'%s' does not say '%s'",
-                lamina_error_message(context), word);
-  lamina_context_destroy(context);
+  compute_refused(&c, status, word);
 }
 
 START_TEST(impossible_shapes_are_refused) {

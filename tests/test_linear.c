@@ -15,76 +15,19 @@ TEST_UNCHECKED static int64_t weight_column(int64_t k, int64_t in, int64_t spati
   return k % channels * spatial + k / channels;
 }
 
-TEST_UNCHECKED static void verify_forward(const compute_case *c, int64_t in) {
-  const int64_t out = c->attrs[OUT_FEATURES].i, count = compute_count(&c->outputs[0]), spatial = c->attrs[IN_SPATIAL].i;
-  double *y = calloc(2 * (size_t)count, sizeof *y), *size = y + count;
-  for (int64_t i = 0; i < count; i++) {
-    const int64_t o = i % out;
-    const double scale = c->scale ? c->scale[o] : 1;
+TEST_UNCHECKED static void products(const compute_case *c, const void *shape, compute_sums *s) {
+  const int64_t in = *(const int64_t *)shape, out = c->attrs[OUT_FEATURES].i, spatial = c->attrs[IN_SPATIAL].i;
+  for (int64_t y = 0; y < compute_count(&c->outputs[0]); y++)
     for (int64_t k = 0; k < in; k++)
-      compute_add(y, size, i,
-             *compute_at(&c->inputs[0], i / out * in + k) * scale *
-                 ((float *)c->params[0].data)[o * in + weight_column(k, in, spatial)]);
-    if (c->params[1].rank >= 0) compute_add(y, size, i, ((float *)c->params[1].data)[o] * scale);
-    if (c->shift) compute_add(y, size, i, c->shift[o]);
-    if (c->epilogue & LAMINA_EPILOGUE_ADD) compute_add(y, size, i, *compute_at(&c->node.epilogue.add, i));
-    y[i] = compute_activation(c, fmin(fmax(y[i], c->node.epilogue.lo), c->node.epilogue.hi));
-    size[i] += c->epilogue & LAMINA_EPILOGUE_ACTIVATION ? 1 : 0;
-  }
-  compute_compare(c, "y", &c->outputs[0], y, size);
-  free(y);
+      compute_product(c, s, y, y / out * in + k, y % out * in + weight_column(k, in, spatial));
 }
 
-TEST_UNCHECKED static void verify_backward(const compute_case *c, int64_t in) {
-  const int64_t out = c->attrs[OUT_FEATURES].i, rows = compute_count(&c->outputs[0]) / out,
-                spatial = c->attrs[IN_SPATIAL].i;
-  const int64_t nx = rows * in, nw = in * out;
-  double *dx = calloc(2 * (size_t)(nx + nw + out), sizeof *dx), *dx_size = dx + nx, *dw = dx_size + nx,
-         *dw_size = dw + nw;
-  double *db = dw_size + nw, *db_size = db + out;
-  for (int64_t r = 0; r < rows; r++)
-    for (int64_t o = 0; o < out; o++) {
-      const double dy = *compute_at(&c->d_outputs[0], r * out + o);
-      compute_add(db, db_size, o, dy);
-      for (int64_t k = 0; k < in; k++) {
-        const int64_t w = o * in + weight_column(k, in, spatial);
-        compute_add(dx, dx_size, r * in + k, dy * ((float *)c->params[0].data)[w]);
-        compute_add(dw, dw_size, w, dy * *compute_at(&c->inputs[0], r * in + k));
-      }
-    }
-  for (int64_t i = 0; c->accumulate && i < nx; i++) compute_add(dx, dx_size, i, *compute_at(&c->before_dx, i));
-  for (int64_t i = 0; c->accumulate && i < nw; i++) compute_add(dw, dw_size, i, *compute_at(&c->before_dp[0], i));
-  compute_compare(c, "the gradient of x", &c->d_inputs[0], dx, dx_size);
-  compute_compare(c, "the gradient of weight", &c->d_params[0], dw, dw_size);
-  if (c->d_params[1].rank >= 0) {
-    for (int64_t i = 0; c->accumulate && i < out; i++) compute_add(db, db_size, i, *compute_at(&c->before_dp[1], i));
-    compute_compare(c, "the gradient of bias", &c->d_params[1], db, db_size);
-  }
-  free(dx);
-}
-
-/* Against double with one thread, then bit by bit with another number of threads; the others have their turn. */
 static void verify(lamina_context *const context[COMPUTE_HOSTS], int turn, compute_case *c) {
   c->layer = &lamina_layer_linear;
   int64_t in = c->x.dim[c->x.rank - 1];
   for (int i = 1; c->attrs[IN_SPATIAL].i > 1 && i + 1 < c->x.rank; i++) in *= c->x.dim[i];
-  compute_prepare(c, context[0]);
-  compute_run(c, context[0]);
-  verify_forward(c, in);
-  if (c->mode == LAMINA_TRAIN) verify_backward(c, in);
-  const lamina_tensor *results[] = {&c->outputs[0], &c->d_inputs[0], &c->d_params[0], &c->d_params[1]};
-  float *first[4] = {NULL};
-  for (int i = 0; i < 4; i++)
-    if (results[i]->data) first[i] = compute_copy(results[i]);
-  const int h = 1 + turn % (COMPUTE_HOSTS - 1);
-  compute_run(c, context[h]);
-  for (int i = 0; i < 4; i++)
-    if (first[i]) compute_same_bits("linear", results[i], first[i], compute_threads[h]);
-  for (int i = 0; i < 4; i++) free(first[i]);
-  compute_release(c);
+  compute_verify(context, turn, c, "linear", products, &in);
 }
-
-static int64_t between(test_random *r, int64_t lo, int64_t hi) { return lo + test_random_below(r, hi - lo + 1); }
 
 START_TEST(random_layers_equal_double) {
   lamina_context *context[COMPUTE_HOSTS];
@@ -94,23 +37,20 @@ START_TEST(random_layers_equal_double) {
   test_random random = test_random_for(name);
   for (int i = 0; i < 20; i++) {
     compute_case c = {.mode = i % 3 ? LAMINA_TRAIN : LAMINA_INFER, .random = random};
-    c.x = (lamina_tensor){.rank = (int)between(&random, 2, 4)};
-    for (int d = 0; d < c.x.rank; d++) c.x.dim[d] = between(&random, 1, d + 1 < c.x.rank ? 9 : 90);
-    c.attrs[OUT_FEATURES].i = between(&random, 1, 100);
+    c.x = (lamina_tensor){.rank = (int)compute_between(&random, 2, 4)};
+    for (int d = 0; d < c.x.rank; d++) c.x.dim[d] = compute_between(&random, 1, d + 1 < c.x.rank ? 9 : 90);
+    c.attrs[OUT_FEATURES].i = compute_between(&random, 1, 100);
     c.attrs[BIAS].i = test_random_below(&random, 2);
     c.attrs[IN_SPATIAL].i = 1;
     if (test_random_below(&random, 3) == 0 && c.x.rank == 4)
       c.attrs[IN_SPATIAL].i = c.x.dim[1] * c.x.dim[2]; /* a folded flatten */
     if (test_random_below(&random, 3) == 0 && c.x.rank == 2) {
-      c.attrs[IN_SPATIAL].i = between(&random, 2, 9);
-      c.x.dim[1] = c.attrs[IN_SPATIAL].i * between(&random, 1, 20);
+      c.attrs[IN_SPATIAL].i = compute_between(&random, 2, 9);
+      c.x.dim[1] = c.attrs[IN_SPATIAL].i * compute_between(&random, 1, 20);
     }
-    if (c.attrs[IN_SPATIAL].i == 1) c.gap = test_random_below(&random, 2) * between(&random, 0, 9);
+    if (c.attrs[IN_SPATIAL].i == 1) c.gap = test_random_below(&random, 2) * compute_between(&random, 0, 9);
     c.accumulate = (int)test_random_below(&random, 2);
-    if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_ADD;
-    if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_CLAMP;
-    if (test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_ACTIVATION;
-    if (c.mode == LAMINA_INFER && test_random_below(&random, 2)) c.epilogue |= LAMINA_EPILOGUE_AFFINE;
+    c.epilogue = compute_random_epilogue(&random, c.mode);
     verify(context, i, &c);
   }
   compute_end(context);
@@ -242,18 +182,7 @@ START_TEST(sizes_that_overflow_are_refused) {
   c.x = (lamina_tensor){.rank = 2, .dim = {1, 10}};
   c.attrs[OUT_FEATURES].i = 4;
   c.attrs[IN_SPATIAL].i = 3;
-  lamina_node node = {.size = sizeof node,
-                      .name = "node",
-                      .host = &context[0]->host,
-                      .attrs = c.attrs,
-                      .inputs = &c.x,
-                      .outputs = c.outputs,
-                      .params = c.params,
-                      .n_inputs = 1,
-                      .n_outputs = 1,
-                      .n_params = 2};
-  ck_assert_int_eq(c.layer->infer(&node), LAMINA_SHAPE_MISMATCH);
-  ck_assert_ptr_nonnull(strstr(lamina_error_message(context[0]), "in_spatial"));
+  compute_refused(&c, LAMINA_SHAPE_MISMATCH, "in_spatial");
   compute_end(context);
 }
 END_TEST
