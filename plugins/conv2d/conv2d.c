@@ -4,7 +4,11 @@
 #include "../builtin.h"
 
 enum { OUT_CHANNELS, KERNEL, STRIDE, PADDING, DILATION, GROUPS, BIAS };
-enum { DIRECT, WINOGRAD_4X4, WINOGRAD_2X2 }; /* variants: kernels that differ in the algorithm of k x k correlations alone */
+enum {
+  DIRECT,
+  WINOGRAD_4X4,
+  WINOGRAD_2X2
+}; /* variants: kernels that differ in the algorithm of k x k correlations alone */
 
 static int64_t gcd(int64_t a, int64_t b) {
   while (b) {
@@ -93,8 +97,8 @@ static conv_shape read_shape(const lamina_node *node) {
 
 /* Floats of a correlation's packed weights, all groups. */
 static size_t packed_floats(const conv_shape *s, int64_t in, int64_t out) {
-  return (size_t)(s->groups * (s->form ? lamina_conv_winograd_packed_floats(s, in, out)
-                                       : lamina_conv_packed_floats(s, in, out)));
+  return (size_t)(s->groups *
+                  (s->form ? lamina_conv_winograd_packed_floats(s, in, out) : lamina_conv_packed_floats(s, in, out)));
 }
 
 static const lamina_winograd_form *form_of(const lamina_kernels *kernels, int variant) {
@@ -251,21 +255,19 @@ static lamina_status backward(const lamina_node *node) {
   return status;
 }
 
-const lamina_attr lamina_conv_out_channels_attr = {
-    .size = sizeof(lamina_attr),
-    .name = "out_channels",
-    .type = LAMINA_ATTR_INT,
-    .min = 1,
-    .max = 1 << 24,
-    .doc = "channels of the output"};
-const lamina_attr lamina_conv_kernel_attr = {
-    .size = sizeof(lamina_attr),
-    .name = "kernel",
-    .type = LAMINA_ATTR_INTS,
-    .min = 1,
-    .max = CONV_MAX_SIZE,
-    .count = 2,
-    .doc = "height and width of the kernel"};
+const lamina_attr lamina_conv_out_channels_attr = {.size = sizeof(lamina_attr),
+                                                   .name = "out_channels",
+                                                   .type = LAMINA_ATTR_INT,
+                                                   .min = 1,
+                                                   .max = 1 << 24,
+                                                   .doc = "channels of the output"};
+const lamina_attr lamina_conv_kernel_attr = {.size = sizeof(lamina_attr),
+                                             .name = "kernel",
+                                             .type = LAMINA_ATTR_INTS,
+                                             .min = 1,
+                                             .max = CONV_MAX_SIZE,
+                                             .count = 2,
+                                             .doc = "height and width of the kernel"};
 static const lamina_attr stride = {.size = sizeof(lamina_attr),
                                    .name = "stride",
                                    .type = LAMINA_ATTR_INTS,
@@ -282,48 +284,42 @@ static const lamina_attr padding_attr = {
     .min = 0,
     .max = CONV_MAX_SIZE,
     .doc = "zeros around the image: one number, height and width, or top, left, bottom, right"};
-const lamina_attr lamina_conv_dilation_attr = {
-    .size = sizeof(lamina_attr),
-    .name = "dilation",
-    .type = LAMINA_ATTR_INTS,
-    .def = "1",
-    .min = 1,
-    .max = CONV_MAX_SIZE,
-    .count = 2,
-    .doc = "step between the taps of the kernel, by height and width"};
-const lamina_attr lamina_conv_groups_attr = {
-    .size = sizeof(lamina_attr),
-    .name = "groups",
-    .type = LAMINA_ATTR_INT,
-    .def = "1",
-    .min = 1,
-    .max = 1 << 24,
-    .doc = "groups of channels that are convolved apart"};
+const lamina_attr lamina_conv_dilation_attr = {.size = sizeof(lamina_attr),
+                                               .name = "dilation",
+                                               .type = LAMINA_ATTR_INTS,
+                                               .def = "1",
+                                               .min = 1,
+                                               .max = CONV_MAX_SIZE,
+                                               .count = 2,
+                                               .doc = "step between the taps of the kernel, by height and width"};
+const lamina_attr lamina_conv_groups_attr = {.size = sizeof(lamina_attr),
+                                             .name = "groups",
+                                             .type = LAMINA_ATTR_INT,
+                                             .def = "1",
+                                             .min = 1,
+                                             .max = 1 << 24,
+                                             .doc = "groups of channels that are convolved apart"};
 const lamina_attr lamina_conv_bias_attr = {
-    .size = sizeof(lamina_attr),
-    .name = "bias",
-    .type = LAMINA_ATTR_BOOL,
-    .def = "true",
-    .doc = "add a learned bias"};
+    .size = sizeof(lamina_attr), .name = "bias", .type = LAMINA_ATTR_BOOL, .def = "true", .doc = "add a learned bias"};
 
-static const lamina_port x_port = {.size = sizeof(lamina_port),
-                                   .name = "x",
-                                   .kind = LAMINA_PORT_INPUT,
-                                   .flags = LAMINA_PORT_BACKWARD_READS,
-                                   .doc = "(N, H, W, C)"};
-static const lamina_port y_port = {
+const lamina_port lamina_conv_x_port = {.size = sizeof(lamina_port),
+                                        .name = "x",
+                                        .kind = LAMINA_PORT_INPUT,
+                                        .flags = LAMINA_PORT_BACKWARD_READS,
+                                        .doc = "(N, H, W, C)"};
+const lamina_port lamina_conv_y_port = {
     .size = sizeof(lamina_port), .name = "y", .kind = LAMINA_PORT_OUTPUT, .doc = "(N, OH, OW, out_channels)"};
 static const lamina_port weight_port = {.size = sizeof(lamina_port),
                                         .name = "weight",
                                         .kind = LAMINA_PORT_PARAMETER,
                                         .initializer = "kaiming_uniform:2.2360679774997896",
                                         .doc = "(out_channels, C / groups, KH, KW)"};
-static const lamina_port bias_port = {.size = sizeof(lamina_port),
-                                      .name = "bias",
-                                      .kind = LAMINA_PORT_PARAMETER,
-                                      .flags = LAMINA_PORT_NO_DECAY,
-                                      .initializer = "fan_in_uniform",
-                                      .doc = "(out_channels)"};
+const lamina_port lamina_conv_bias_port = {.size = sizeof(lamina_port),
+                                           .name = "bias",
+                                           .kind = LAMINA_PORT_PARAMETER,
+                                           .flags = LAMINA_PORT_NO_DECAY,
+                                           .initializer = "fan_in_uniform",
+                                           .doc = "(out_channels)"};
 
 static const lamina_kernel winograd4x4 = {.size = sizeof(lamina_kernel),
                                           .name = "winograd4x4",
@@ -361,7 +357,8 @@ const lamina_layer lamina_layer_conv2d = {
     .attrs = (const lamina_attr *const[]){&lamina_conv_out_channels_attr, &lamina_conv_kernel_attr, &stride,
                                           &padding_attr, &lamina_conv_dilation_attr, &lamina_conv_groups_attr,
                                           &lamina_conv_bias_attr, NULL},
-    .ports = (const lamina_port *const[]){&x_port, &y_port, &weight_port, &bias_port, NULL},
+    .ports = (const lamina_port *const[]){&lamina_conv_x_port, &lamina_conv_y_port, &weight_port,
+                                          &lamina_conv_bias_port, NULL},
     .kernels = (const lamina_kernel *const[]){&winograd4x4, &winograd2x2, &direct, NULL},
     .infer = infer,
 };

@@ -13,9 +13,10 @@
 #include "../layer.h"
 #include "reduce.h"
 
-/* Attributes that conv2d and conv_transpose2d have in common. */
+/* Attributes and ports that conv2d and conv_transpose2d have in common. */
 extern const lamina_attr lamina_conv_out_channels_attr, lamina_conv_kernel_attr, lamina_conv_dilation_attr,
     lamina_conv_groups_attr, lamina_conv_bias_attr;
+extern const lamina_port lamina_conv_x_port, lamina_conv_y_port, lamina_conv_bias_port;
 
 static inline size_t conv_larger(size_t a, size_t b) { return a > b ? a : b; }
 

@@ -273,25 +273,11 @@ static const lamina_attr output_padding = {.size = sizeof(lamina_attr),
                                            .count = 2,
                                            .doc = "rows and columns more at the bottom and the right of the output"};
 
-static const lamina_port x_port = {.size = sizeof(lamina_port),
-                                   .name = "x",
-                                   .kind = LAMINA_PORT_INPUT,
-                                   .flags = LAMINA_PORT_BACKWARD_READS,
-                                   .doc = "(N, H, W, C)"};
-static const lamina_port y_port = {
-    .size = sizeof(lamina_port), .name = "y", .kind = LAMINA_PORT_OUTPUT, .doc = "(N, OH, OW, out_channels)"};
 static const lamina_port weight_port = {.size = sizeof(lamina_port),
                                         .name = "weight",
                                         .kind = LAMINA_PORT_PARAMETER,
                                         .initializer = "kaiming_uniform:2.2360679774997896",
                                         .doc = "(C, out_channels / groups, KH, KW)"};
-static const lamina_port bias_port = {.size = sizeof(lamina_port),
-                                      .name = "bias",
-                                      .kind = LAMINA_PORT_PARAMETER,
-                                      .flags = LAMINA_PORT_NO_DECAY,
-                                      .initializer = "fan_in_uniform",
-                                      .doc = "(out_channels)"};
-
 static const lamina_kernel kernel = {.size = sizeof(lamina_kernel),
                                      .name = "direct",
                                      .plan = plan,
@@ -309,7 +295,8 @@ const lamina_layer lamina_layer_conv_transpose2d = {
     .attrs = (const lamina_attr *const[]){&lamina_conv_out_channels_attr, &lamina_conv_kernel_attr, &stride,
                                           &padding_attr, &lamina_conv_dilation_attr, &lamina_conv_groups_attr,
                                           &lamina_conv_bias_attr, &output_padding, NULL},
-    .ports = (const lamina_port *const[]){&x_port, &y_port, &weight_port, &bias_port, NULL},
+    .ports = (const lamina_port *const[]){&lamina_conv_x_port, &lamina_conv_y_port, &weight_port,
+                                          &lamina_conv_bias_port, NULL},
     .kernels = (const lamina_kernel *const[]){&kernel, NULL},
     .infer = infer,
 };
