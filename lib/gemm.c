@@ -189,7 +189,8 @@ static void run_block(void *arg, int64_t index, int thread) {
   const lamina_gemm *g = j->gemm;
   const lamina_gemm_blocking *cut = &j->cut;
   static const float nothing = 0;
-  const int64_t row_block = index % cut->row_blocks, column_block = index / cut->row_blocks;
+  const int64_t row_block = cut->along_rows ? index / cut->column_blocks : index % cut->row_blocks;
+  const int64_t column_block = cut->along_rows ? index % cut->column_blocks : index / cut->row_blocks;
   const int64_t panel0 = lamina_part(cut->groups, cut->column_blocks, column_block) * cut->shape->panels;
   const int64_t panel1 = lamina_part(cut->groups, cut->column_blocks, column_block + 1) * cut->shape->panels;
   float *a_scratch = j->scratch + (size_t)thread * j->thread_floats, *b_scratch = a_scratch + j->a_floats;

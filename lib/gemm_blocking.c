@@ -117,10 +117,21 @@ static bool should_pack_b(const lamina_gemm *g, const lamina_gemm_blocking *cut,
          cut->tiles / cut->row_blocks >= 4; /* its lines fall into a few sets of L1 and L2 */
 }
 
+/* Which blocks follow each other: those that share rows read A once, those that share columns B. What does not stay in
+   L2 comes again for each block that does not share it. */
+static bool goes_along_rows(const lamina_context *context, const lamina_gemm *g, const lamina_gemm_blocking *cut) {
+  const double half = 0.5 * (double)context->cpu.l2 / sizeof(float);
+  const double a = (double)g->m * (double)g->k, b = (double)g->n * (double)g->k;
+  const double b_again = b > half ? b * (double)(cut->row_blocks - 1) : 0;
+  const double a_again = a > half ? a * (double)(cut->column_blocks - 1) : 0;
+  return b_again < a_again;
+}
+
 lamina_gemm_blocking lamina_gemm_cut(const lamina_context *context, const lamina_gemm *g) {
   lamina_gemm_blocking cut = cut_for(context, g, best_shape(context, g), copies_b(g, context->kernels.gemm->nr));
   cut.pack_a = should_pack_a(context, g, &cut);
   cut.pack_b = should_pack_b(g, &cut, context->kernels.gemm->nr);
+  cut.along_rows = goes_along_rows(context, g, &cut);
   const double bytes = (double)g->n * (double)g->k * sizeof(float);
   cut.fetch_c = (double)g->m * (double)g->n * sizeof(float) > (double)context->cpu.l2;
   cut.b_in_l3 = bytes > 0.5 * (double)context->cpu.l2 && bytes <= 0.5 * (double)context->cpu.l3;

@@ -10,6 +10,7 @@ typedef struct lamina_gemm_blocking {
   int64_t tiles, row_blocks;      /* tiles of rows in C; blocks that they are spread over */
   int64_t panels;                 /* of nr columns */
   int64_t groups, column_blocks;  /* of panels that a tile reads side by side; blocks that they are spread over */
+  bool along_rows;                /* of blocks: all columns of some rows follow each other, not all rows of a column */
   int64_t chunks;                 /* of depth */
   int64_t max_rows, max_depth;    /* of a block, of a chunk */
   bool pack_a, pack_b;
