@@ -38,6 +38,7 @@ typedef struct lamina_tile {
   const float *add;  /* row stride add_row, or NULL */
   int64_t add_row;
   float lo, hi;
+  int stream; /* whole vectors are written past the caches: n, c_row and c's address are multiples of a vector */
   const float *prefetch; /* memory that comes next (a weight panel), walked into L2 as k goes on; or NULL. For tiles of
                             several panels: the first of the next ones, and that B is to be fetched ahead at all */
   int prefetch_two;      /* for tiles of one panel: walk two lines a step, not one */
@@ -56,6 +57,7 @@ typedef struct lamina_gemm_kernels {
   int mr, nr;
   /* tile[m] computes m rows, 1 <= m <= mr. Depth is summed in one chain for each accumulator, from zero. */
   void (*const *tile)(const lamina_tile *tile);
+  void (*stream_end)(void); /* makes what was streamed visible to other threads */
   /* Packs B(p, j) = b[p * b_k + j * b_n], p < k, j < n, as panels of nr columns: dst[(j / nr) * k * nr + p * nr + j % nr],
      the last panel padded with zeros; column j is multiplied by scale[j] if scale is not NULL. */
   void (*pack_b)(int64_t k, int64_t n, const float *b, int64_t b_k, int64_t b_n, const float *scale, float *dst);

@@ -133,6 +133,7 @@ static void run_strip(const job *j, const piece *p, const strip *s, bool fetch_a
                       .accumulate = g->accumulate || !p->first,
                       .bias = p->last && g->bias ? g->bias + s->n0 : NULL,
                       .add_row = g->add_row,
+                      .stream = j->cut.stream,
                       .lo = p->last ? g->lo : -__builtin_inff(),
                       .hi = p->last ? g->hi : __builtin_inff()};
   for (int64_t t = p->tile0, tiles; t < p->tile1; t += tiles) {
@@ -214,6 +215,7 @@ static void run_block(void *arg, int64_t index, int thread) {
     }
     run_chunk(j, &p, panel0, min64(panel1, cut->panels), b_scratch);
   }
+  if (cut->stream) j->kernels->stream_end();
   activate_block(g, p.row0, first_row(j, p.tile1), panel0 * j->kernels->nr,
                  min64(panel1 * j->kernels->nr, g->n));
 }

@@ -15,14 +15,17 @@
 
 #include "gemm.h"
 
+#include <math.h>
+#include <stdint.h>
 #include <stdio.h>
 
 enum {
   LINE_FLOATS = 16,
   LINE_BYTES = 64,
-  WAY_BYTES = 4096, /* of L1, in all processors that find a line while they translate its address */
-  FREE_WAYS = 3,    /* of L1, for B and C that pass by, in each set more than a line at a time */
-  MAX_ROWS = 224,   /* of a block */
+  WAY_BYTES = 4096,       /* of L1, in all processors that find a line while they translate its address */
+  FREE_WAYS = 3,          /* of L1, for B and C that pass by, in each set more than a line at a time */
+  STREAM_BYTES = 4 << 20, /* the least of C that is written past the caches */
+  MAX_ROWS = 224,         /* of a block */
   MAX_TASKS = 256,
   SMALL_TASK = 1 << 19, /* FLOPs; below that a task costs more to hand out than it gains */
   FEW_TASKS = 32,       /* enough of them: larger products have larger tasks, which use panels and prefetches better */
@@ -70,7 +73,8 @@ static const lamina_gemm_shape *best_shape(const lamina_context *context, const 
   return best;
 }
 
-/* Whether panels of B must be copied, whatever the blocks: other than packed or with columns of any order and number. */
+/* Whether panels of B must be copied, whatever the blocks: other than packed or with columns of any order and number.
+ */
 static bool copies_b(const lamina_gemm *g, int64_t nr) {
   return !g->b_packed && g->k > 0 && (g->b_n != 1 || g->n % nr != 0);
 }
@@ -127,13 +131,23 @@ static bool goes_along_rows(const lamina_context *context, const lamina_gemm *g,
   return b_again < a_again;
 }
 
+/* Whether C had better go past the caches: it takes so much of L3 that little of it would be found there later, and
+   what it would push out is lost, while each of its lines is first read from memory only to be overwritten. Not if it
+   is read again here, or has lines that are not written as a whole. */
+static bool should_stream(const lamina_context *context, const lamina_gemm *g, const lamina_gemm_blocking *cut) {
+  if (g->accumulate || g->activation || g->add == g->c || cut->chunks > 1) return false;
+  if (g->n % LINE_FLOATS != 0 || g->c_row % LINE_FLOATS != 0 || (uintptr_t)g->c % LINE_BYTES != 0) return false;
+  return (double)g->m * (double)g->n * sizeof(float) > fmax((double)context->cpu.l3 / 8, STREAM_BYTES);
+}
+
 lamina_gemm_blocking lamina_gemm_cut(const lamina_context *context, const lamina_gemm *g) {
   lamina_gemm_blocking cut = cut_for(context, g, best_shape(context, g), copies_b(g, context->kernels.gemm->nr));
   cut.pack_a = should_pack_a(context, g, &cut);
   cut.pack_b = should_pack_b(g, &cut, context->kernels.gemm->nr);
   cut.along_rows = goes_along_rows(context, g, &cut);
   const double bytes = (double)g->n * (double)g->k * sizeof(float);
-  cut.fetch_c = (double)g->m * (double)g->n * sizeof(float) > (double)context->cpu.l2;
+  cut.stream = should_stream(context, g, &cut);
+  cut.fetch_c = !cut.stream && (double)g->m * (double)g->n * sizeof(float) > (double)context->cpu.l2;
   cut.b_in_l3 = bytes > 0.5 * (double)context->cpu.l2 && bytes <= 0.5 * (double)context->cpu.l3;
   return cut;
 }
@@ -166,6 +180,6 @@ void lamina_gemm_describe(const lamina_context *context, const lamina_gemm *g, c
     return;
   }
   const lamina_gemm_blocking cut = lamina_gemm_cut(context, g);
-  snprintf(text, bytes, "gemm %dx%d kc %lld%s", cut.shape->rows, cut.shape->panels * context->kernels.gemm->nr,
-           (long long)cut.max_depth, cut.pack_a ? ", A packed" : "");
+  snprintf(text, bytes, "gemm %dx%d kc %lld%s%s", cut.shape->rows, cut.shape->panels * context->kernels.gemm->nr,
+           (long long)cut.max_depth, cut.pack_a ? ", A packed" : "", cut.stream ? ", C past the caches" : "");
 }

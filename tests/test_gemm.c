@@ -21,6 +21,8 @@ typedef struct tile_case {
   const float *pointers[9];
 } tile_case;
 
+enum { WIDEST = 16 }; /* floats of the widest vector */
+
 static guarded filled(test_random *r, int64_t count, guard_side side) {
   guarded g = guarded_new(count, side);
   test_random_fill(r, g.data, count, -1.0f, 1.0f);
@@ -30,7 +32,7 @@ static guarded filled(test_random *r, int64_t count, guard_side side) {
 static int64_t pick(test_random *r, int64_t lo, int64_t hi) { return lo + test_random_below(r, hi - lo + 1); }
 
 /* `tiles` tiles of a shape, and their buffers; the epilogue is chosen by the bits of `parts`: 1 accumulate, 2 bias,
-   4 add, 8 clamp. */
+   4 add, 8 clamp, 16 streamed if whole vectors of any ISA are written. */
 static void case_of_shape(tile_case *t, test_random *r, const lamina_gemm_kernels *g, const lamina_gemm_shape *shape,
                           int tiles, int rows, int n, int64_t batch, int64_t k, int parts) {
   const guard_side side = test_random_below(r, 2) ? GUARD_END : GUARD_START;
@@ -72,7 +74,8 @@ static void case_of_shape(tile_case *t, test_random *r, const lamina_gemm_kernel
   t->b = filled(r, last + (batches - 1) * x->b_batch + (depth - 1) * x->b_k + g->nr, side);
   if (shape->panels > 1 && pick(r, 0, 1)) x->prefetch = x->b;
   x->b = t->b.data;
-  x->c_row = n + pick(r, 0, 7);
+  x->stream = parts & 16 && n % WIDEST == 0;
+  x->c_row = x->stream ? n + WIDEST * pick(r, 0, 2) : n + pick(r, 0, 7);
   t->c_count = (m - 1) * x->c_row + n;
   x->accumulate = parts & 1;
   t->c = parts & 1 ? filled(r, t->c_count, side) : guarded_new(t->c_count, side);
@@ -129,6 +132,7 @@ static double reference(const tile_case *t, int m, int j, double *scale) {
 static void case_check(const lamina_kernels *table, tile_case *t) {
   const lamina_tile *x = &t->tile;
   t->run(x);
+  if (x->stream) table->gemm->stream_end();
   for (int64_t i = 0; i < t->c_count; i++) {
     const int m = (int)(i / x->c_row), j = (int)(i % x->c_row);
     if (j >= x->n) {
@@ -147,7 +151,7 @@ static void case_check(const lamina_kernels *table, tile_case *t) {
 START_TEST(tables_are_complete) {
   for (int i = 0; i < n_tables; i++) {
     const lamina_gemm_kernels *g = tables[i]->gemm;
-    ck_assert(g && g->tile && g->pack_b && g->transpose);
+    ck_assert(g && g->tile && g->stream_end && g->pack_b && g->transpose);
     ck_assert(g->shapes >= 1 && g->shape[0].rows == g->mr && g->shape[0].panels == 1 && g->shape[0].tile == g->tile);
     for (int s = 1; s < g->shapes; s++) ck_assert_int_gt(g->shape[s].panels, g->shape[s - 1].panels);
     ck_assert(g->mr >= 1 && g->mr <= LAMINA_GEMM_MAX_MR && g->nr >= 1);
@@ -166,7 +170,7 @@ START_TEST(tiles_match_a_sum_in_double) {
       for (int n = 1; n <= g->nr; n++)
         for (int repeat = 0; repeat < 4; repeat++, turn++) {
           tile_case t;
-          case_new(&t, &r, g, m, n, 1 + turn % 9, depths[turn % 8], (int)test_random_below(&r, 16));
+          case_new(&t, &r, g, m, n, 1 + turn % 9, depths[turn % 8], (int)test_random_below(&r, 32));
           case_check(tables[i], &t);
           case_free(&t);
         }
@@ -184,7 +188,8 @@ START_TEST(shapes_of_several_panels_and_tiles_match_a_sum_in_double) {
       for (int m = 1; m <= g->shape[s].rows; m++)
         for (int n = 1; n <= g->shape[s].panels * g->nr; n++, turn++) {
           tile_case t;
-          case_of_shape(&t, &r, g, &g->shape[s], 1 + turn % 3, m, n, 1 + turn % 2, depths[turn % 8], turn % 16);
+          case_of_shape(&t, &r, g, &g->shape[s], 1 + turn % 3, m, n, 1 + turn % 2, depths[turn % 8],
+                        (int)test_random_below(&r, 32));
           case_check(tables[i], &t);
           case_free(&t);
         }

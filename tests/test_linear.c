@@ -58,12 +58,13 @@ START_TEST(random_layers_equal_double) {
 END_TEST
 
 /* Rows, features in and out, spatial: more than one chunk of depth, one row, strides of 4 KiB, a gradient in pieces;
-   few rows that read panels side by side, weights beyond L2, columns that end within a vector, small products in tasks.
- */
+   few rows that read panels side by side, weights beyond L2, columns that end within a vector, small products in tasks;
+   a result that is written past the caches. */
 static const int64_t blocked[][4] = {
     {70, 2600, 40, 1},  {1, 1024, 1000, 1}, {300, 1024, 65, 1}, {33, 49 * 128, 180, 49}, {130, 96, 2048, 1},
     {5, 3, 1, 1},       {2, 1100, 310, 1},  {3, 700, 1000, 1},  {1, 1500, 700, 1},       {8, 4096, 70, 1},
     {61, 2048, 200, 1}, {120, 300, 24, 1},  {199, 130, 41, 1},  {57, 90, 7, 1},          {1, 40, 5000, 1},
+    {22000, 3, 96, 1},
 };
 
 START_TEST(blocked_layers_equal_double) {

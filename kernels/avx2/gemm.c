@@ -63,6 +63,7 @@ static inline __attribute__((always_inline)) void vectors_transpose(vf r[VF_LEN]
 const lamina_gemm_kernels lamina_avx2_gemm = {.mr = GEMM_ROWS,
                                                 .nr = GEMM_VECTORS * VF_LEN,
                                                 .tile = gemm_tiles,
+                                                .stream_end = stream_end,
                                                 .pack_b = pack_b,
                                                 .transpose = transpose,
                                                 .shapes = sizeof gemm_shapes / sizeof *gemm_shapes,

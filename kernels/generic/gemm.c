@@ -80,9 +80,12 @@ static void transpose(int64_t rows, int64_t cols, const float *src, int64_t src_
 
 static const lamina_gemm_shape shapes[] = {{ROWS, 1, tiles}};
 
+static void stream_end(void) {}
+
 const lamina_gemm_kernels lamina_generic_gemm = {.mr = ROWS,
                                                  .nr = COLUMNS,
                                                  .tile = tiles,
+                                                 .stream_end = stream_end,
                                                  .pack_b = pack_b,
                                                  .transpose = transpose,
                                                  .shapes = 1,

@@ -112,6 +112,13 @@ static inline __attribute__((always_inline)) void tile_finish(const lamina_tile 
 #pragma GCC unroll 16
       for (int v = 0; v < vectors; v++) acc[m * vectors + v] = vf_min(hi, vf_max(lo, acc[m * vectors + v]));
   }
+  if (!edge && t->stream) {
+#pragma GCC unroll 16
+    for (int m = 0; m < rows; m++)
+#pragma GCC unroll 16
+      for (int v = 0; v < vectors; v++) vf_stream(c + m * t->c_row + v * VF_LEN, acc[m * vectors + v]);
+    return;
+  }
 #pragma GCC unroll 16
   for (int m = 0; m < rows; m++)
 #pragma GCC unroll 16
@@ -204,6 +211,8 @@ static void tile_pairs(const lamina_tile *t, int rows, void (*two)(const lamina_
 #define TILE_ROWS 16
 #include "gemm_rows.h"
 #endif
+
+static void stream_end(void) { vf_stream_end(); }
 
 static void (*const gemm_tiles[GEMM_ROWS + 1])(const lamina_tile *) = {
     NULL,         gemm_tile_1, gemm_tile_2, gemm_tile_3, gemm_tile_4, gemm_tile_5, gemm_tile_6,
