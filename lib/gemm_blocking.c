@@ -22,10 +22,10 @@
 enum {
   LINE_FLOATS = 16,
   LINE_BYTES = 64,
-  WAY_BYTES = 4096,       /* of L1, in all processors that find a line while they translate its address */
-  FREE_WAYS = 3,          /* of L1, for B and C that pass by, in each set more than a line at a time */
-  STREAM_BYTES = 4 << 20, /* the least of C that is written past the caches */
-  MAX_ROWS = 224,         /* of a block */
+  WAY_BYTES = 4096,      /* of L1, in all processors that find a line while they translate its address */
+  FREE_WAYS = 3,         /* of L1, for B and C that pass by, in each set more than a line at a time */
+  LARGE_BYTES = 4 << 20, /* of C, the least that is held to come from memory */
+  MAX_ROWS = 224,        /* of a block */
   MAX_TASKS = 256,
   SMALL_TASK = 1 << 19, /* FLOPs; below that a task costs more to hand out than it gains */
   FEW_TASKS = 32,       /* enough of them: larger products have larger tasks, which use panels and prefetches better */
@@ -131,13 +131,18 @@ static bool goes_along_rows(const lamina_context *context, const lamina_gemm *g,
   return b_again < a_again;
 }
 
+/* Whether C takes so much of L3 that little of it stays there from one run to the next. */
+static bool beyond_l3(const lamina_context *context, const lamina_gemm *g) {
+  return (double)g->m * (double)g->n * sizeof(float) > fmax((double)context->cpu.l3 / 8, LARGE_BYTES);
+}
+
 /* Whether C had better go past the caches: it takes so much of L3 that little of it would be found there later, and
    what it would push out is lost, while each of its lines is first read from memory only to be overwritten. Not if it
    is read again here, or has lines that are not written as a whole. */
 static bool should_stream(const lamina_context *context, const lamina_gemm *g, const lamina_gemm_blocking *cut) {
   if (g->accumulate || g->activation || g->add == g->c || cut->chunks > 1) return false;
   if (g->n % LINE_FLOATS != 0 || g->c_row % LINE_FLOATS != 0 || (uintptr_t)g->c % LINE_BYTES != 0) return false;
-  return (double)g->m * (double)g->n * sizeof(float) > fmax((double)context->cpu.l3 / 8, STREAM_BYTES);
+  return beyond_l3(context, g);
 }
 
 lamina_gemm_blocking lamina_gemm_cut(const lamina_context *context, const lamina_gemm *g) {
@@ -147,7 +152,7 @@ lamina_gemm_blocking lamina_gemm_cut(const lamina_context *context, const lamina
   cut.along_rows = goes_along_rows(context, g, &cut);
   const double bytes = (double)g->n * (double)g->k * sizeof(float);
   cut.stream = should_stream(context, g, &cut);
-  cut.fetch_c = !cut.stream && (double)g->m * (double)g->n * sizeof(float) > (double)context->cpu.l2;
+  cut.fetch_c = !cut.stream && beyond_l3(context, g);
   cut.b_in_l3 = bytes > 0.5 * (double)context->cpu.l2 && bytes <= 0.5 * (double)context->cpu.l3;
   return cut;
 }

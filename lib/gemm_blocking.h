@@ -14,7 +14,7 @@ typedef struct lamina_gemm_blocking {
   int64_t chunks;                 /* of depth */
   int64_t max_rows, max_depth;    /* of a block, of a chunk */
   bool pack_a, pack_b;
-  bool fetch_c; /* C is larger than L2 */
+  bool fetch_c; /* C comes from memory */
   bool stream;  /* C is written past the caches */
   bool b_in_l3; /* it is larger than L2, and may well be in L3 */
 } lamina_gemm_blocking;
