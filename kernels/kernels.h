@@ -38,7 +38,7 @@ typedef struct lamina_tile {
   const float *add;  /* row stride add_row, or NULL */
   int64_t add_row;
   float lo, hi;
-  int stream; /* whole vectors are written past the caches: n, c_row and c's address are multiples of a vector */
+  int stream; /* n, c_row and c's address are multiples of a vector, and C may be written past the caches */
   const float *prefetch; /* memory that comes next (a weight panel), walked into L2 as k goes on; or NULL. For tiles of
                             several panels: the first of the next ones, and that B is to be fetched ahead at all */
   int prefetch_two;      /* for tiles of one panel: walk two lines a step, not one */

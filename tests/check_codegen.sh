@@ -7,7 +7,7 @@
 #
 # A depth loop is what lies between a backward branch and its target and holds FMAs, with no such loop inside; one
 # has all of the tile's, those of a convolution that leave out rows have fewer.
-# A tile is named gemm_tile_ROWSxVECTORS_HALF: with half a vector more, or none. The depth loop is what lies between a backward branch and its target and holds the tile's FMAs, with no such loop inside.
+# A tile is named gemm_tile_ROWSxVECTORS_HALF: with half a vector more, or none; that for short sums gemm_short_ROWSxVECTORS. The depth loop is what lies between a backward branch and its target and holds the tile's FMAs, with no such loop inside.
 set -eu
 shift
 status=0 seen=0
@@ -38,7 +38,7 @@ check_tiles() {
     }
     /^[0-9a-f]+ <.*>:$/ {
       finish(); split("", at); split("", text); split("", target); lines = 0; frame = 0
-      if (match($2, /(gemm_tile_[0-9]+x[0-9]+_[01]|conv_tile_[0-9]+x[0-9]+)/)) name = substr($2, RSTART, RLENGTH)
+      if (match($2, /(gemm_tile_[0-9]+x[0-9]+_[01]|gemm_short_[0-9]+x[0-9]+|conv_tile_[0-9]+x[0-9]+)/)) name = substr($2, RSTART, RLENGTH)
       next
     }
     name != "" && /^ *[0-9a-f]+:/ {

@@ -12,6 +12,7 @@
 #define GEMM_HALF 0
 #define GEMM_MASKS 1
 #define GEMM_WIDE_ROWS 3
+#define GEMM_SHORT 0
 #define GEMM_THIN_ROWS 1
 
 static inline vf tile_fma(const float *a, vf b, vf c) { return vf_fma(vf_set1(*a), b, c); }

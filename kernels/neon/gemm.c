@@ -13,6 +13,7 @@
 #define GEMM_HALF 0
 #define GEMM_MASKS 0
 #define GEMM_WIDE_ROWS 4
+#define GEMM_SHORT 0
 #define GEMM_THIN_ROWS 2
 
 static inline vf tile_fma(const float *a, vf b, vf c) { return vfmaq_n_f32(c, b, *a); }

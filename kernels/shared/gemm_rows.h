@@ -60,6 +60,14 @@
 #undef TILE_HALF
 #endif
 
+#if GEMM_SHORT && TILE_ROWS + 1 >= GEMM_ROWS
+#define TILE_VECTORS GEMM_VECTORS
+#define TILE_HALF 0
+#include "gemm_short.h"
+#undef TILE_HALF
+#undef TILE_VECTORS
+#endif
+
 #if GEMM_PAIRS && TILE_ROWS == 4
 #define TILE_TWICE gemm_tile_8x1_0
 #elif GEMM_PAIRS && TILE_ROWS == 5
@@ -84,6 +92,9 @@ static void TILE_ROWS_NAME(gemm_tile_, TILE_ROWS)(const lamina_tile *t) {
   if (t->n <= VF_LEN) TILE_NAME(TILE_ROWS, 1, 0)(t);
 #if GEMM_VECTORS > 2
   else if (t->n > 2 * VF_LEN) TILE_NAME(TILE_ROWS, 3, 0)(t);
+#endif
+#if GEMM_SHORT && TILE_ROWS + 1 >= GEMM_ROWS
+  else if (t->k <= TILE_SHORT && t->k >= TILE_TAIL && t->batch == 1) TILE_SHORT_NAME(TILE_ROWS, GEMM_VECTORS)(t);
 #endif
   else TILE_NAME(TILE_ROWS, 2, 0)(t);
 }

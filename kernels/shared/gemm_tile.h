@@ -21,6 +21,8 @@
 
 #define TILE_BASES ((TILE_ROWS + 4) / 5)
 #define TILE_WIDE (TILE_VECTORS > GEMM_VECTORS)
+/* A large C has tiles of about the most rows. */
+#define TILE_STREAMS (TILE_ROWS + 1 >= (TILE_WIDE ? GEMM_WIDE_ROWS : GEMM_ROWS) && TILE_VECTORS <= 2 * GEMM_VECTORS)
 
 static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS, TILE_HALF)(const lamina_tile *t) {
   const ptrdiff_t a_k = t->a_k, b_k = t->b_k, row = t->a_row;
@@ -106,9 +108,9 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS, TILE_HA
 #endif
     }
     if (TILE_HALF || t->n < TILE_VECTORS * VF_LEN)
-      tile_finish(t, c, add, TILE_ROWS, TILE_ALL, 1, &whole[0][0]);
+      tile_finish(t, c, add, TILE_ROWS, TILE_ALL, 1, 0, &whole[0][0]);
     else
-      tile_finish(t, c, add, TILE_ROWS, TILE_ALL, 0, &whole[0][0]);
+      tile_finish(t, c, add, TILE_ROWS, TILE_ALL, 0, TILE_STREAMS, &whole[0][0]);
     a_first += TILE_ROWS * row;
     c += TILE_ROWS * t->c_row;
     if (add) add += TILE_ROWS * t->add_row;
@@ -117,3 +119,4 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS, TILE_HA
 
 #undef TILE_BASES
 #undef TILE_WIDE
+#undef TILE_STREAMS

@@ -5,7 +5,8 @@
  * The includer defines GEMM_ROWS and GEMM_VECTORS (2 or 3) for one panel, GEMM_WIDE_ROWS for two panels side by side,
  * GEMM_THIN_ROWS for four, includes its vec.h, and gives
  *   vf tile_fma(const float *a, vf b, vf c)    *a * b + c, by whatever the ISA has for a scalar from memory
- * With GEMM_MASKS, few lanes are loaded and stored without branches. With GEMM_PAIRS, for tiles of up
+ * With GEMM_SHORT, tiles of (about) GEMM_ROWS rows stagger their ends where sums are short (gemm_short.h). With
+ * GEMM_MASKS, few lanes are loaded and stored without branches. With GEMM_PAIRS, for tiles of up
  * to 6 rows, those of one vector run two by two. With GEMM_HALF, for processors that do half a
  * vector in half the time, also the type tile_half and tile_half_zero, tile_half_load, tile_half_fma as for vf;
  * tile_half_widen, to a vf whose upper half is zero
@@ -22,9 +23,13 @@
 #define TILE_MOST 24                                           /* accumulators of a tile */
 #define TILE_LINE 64                                           /* bytes of a cache line */
 #define TILE_TWO_LINES (GEMM_VECTORS * VF_LEN * 4 > TILE_LINE) /* in a row of a panel */
+#define TILE_TAIL 4                                            /* last steps in depth of the tiles for short sums, */
+#define TILE_SHORT 128                                         /* which are those up to such a depth */
 #define TILE_AHEAD 16                                          /* steps in depth that the wide tiles fetch ahead */
 #define TILE_PASTE(rows, vectors, half) gemm_tile_##rows##x##vectors##_##half
 #define TILE_NAME(rows, vectors, half) TILE_PASTE(rows, vectors, half)
+#define TILE_SHORT_PASTE(rows, vectors) gemm_short_##rows##x##vectors
+#define TILE_SHORT_NAME(rows, vectors) TILE_SHORT_PASTE(rows, vectors)
 #define TILE_ROWS_PASTE(prefix, rows) prefix##rows
 #define TILE_ROWS_NAME(prefix, rows) TILE_ROWS_PASTE(prefix, rows)
 #define TILE_ALL (TILE_VECTORS + TILE_HALF)
@@ -32,9 +37,9 @@
 #define TILE_PANEL(v) ((v) / GEMM_VECTORS == 3 ? panel3 : (v) / GEMM_VECTORS * panel)
 
 /* The same pointer, of which the compiler no longer knows where it came from: it cannot derive it anew in the loop. */
-static inline const void *tile_hidden(const void *p) {
+static inline void *tile_hidden(const void *p) {
   __asm__("" : "+r"(p));
-  return p;
+  return (void *)(uintptr_t)p;
 }
 
 #if !GEMM_MASKS
@@ -66,11 +71,11 @@ static inline void tile_store(float *p, vf x, int edge, int n) {
     vf_store(p, x);
 }
 
-/* The epilogue of a tile whose last vector, at an edge, is not all written. `rows`, `vectors` and `edge` are constants.
- */
+/* The epilogue of a tile whose last vector, at an edge, is not all written. `rows`, `vectors`, `edge` and `streams`,
+   whether C may be written past the caches, are constants. */
 static inline __attribute__((always_inline)) void tile_finish(const lamina_tile *t, float *c, const float *add,
                                                               const int rows, const int vectors, const int edge,
-                                                              vf *acc) {
+                                                              const int streams, vf *acc) {
 #if !GEMM_MASKS
   if (edge) { /* vf_load_n branches on the number of lanes: once, not in each unrolled row */
     float sum[TILE_MOST * VF_LEN];
@@ -81,13 +86,17 @@ static inline __attribute__((always_inline)) void tile_finish(const lamina_tile 
   }
 #endif
   const int left = t->n - (vectors - 1) * VF_LEN; /* lanes of the last vector */
+  /* Pointers that go from row to row: the compiler would keep those of all rows, in mask registers, from which they
+     come back only after the FMAs that wait before them. */
+  const ptrdiff_t c_row = t->c_row;
   if (t->accumulate) {
+    const float *old = c;
 #pragma GCC unroll 16
-    for (int m = 0; m < rows; m++)
+    for (int m = 0; m < rows; m++, old = tile_hidden(old + c_row))
 #pragma GCC unroll 16
       for (int v = 0; v < vectors; v++)
         acc[m * vectors + v] =
-            vf_add(acc[m * vectors + v], tile_load(c + m * t->c_row + v * VF_LEN, edge && v == vectors - 1, left));
+            vf_add(acc[m * vectors + v], tile_load(old + v * VF_LEN, edge && v == vectors - 1, left));
   }
   if (t->bias) {
 #pragma GCC unroll 16
@@ -98,12 +107,13 @@ static inline __attribute__((always_inline)) void tile_finish(const lamina_tile 
     }
   }
   if (add) {
+    const ptrdiff_t add_row = t->add_row;
 #pragma GCC unroll 16
-    for (int m = 0; m < rows; m++)
+    for (int m = 0; m < rows; m++, add = tile_hidden(add + add_row))
 #pragma GCC unroll 16
       for (int v = 0; v < vectors; v++)
         acc[m * vectors + v] =
-            vf_add(acc[m * vectors + v], tile_load(add + m * t->add_row + v * VF_LEN, edge && v == vectors - 1, left));
+            vf_add(acc[m * vectors + v], tile_load(add + v * VF_LEN, edge && v == vectors - 1, left));
   }
   if (t->lo > -INFINITY || t->hi < INFINITY) {
     const vf lo = vf_set1(t->lo), hi = vf_set1(t->hi);
@@ -112,18 +122,17 @@ static inline __attribute__((always_inline)) void tile_finish(const lamina_tile 
 #pragma GCC unroll 16
       for (int v = 0; v < vectors; v++) acc[m * vectors + v] = vf_min(hi, vf_max(lo, acc[m * vectors + v]));
   }
-  if (!edge && t->stream) {
+  if (streams && t->stream) {
 #pragma GCC unroll 16
-    for (int m = 0; m < rows; m++)
+    for (int m = 0; m < rows; m++, c = tile_hidden(c + c_row))
 #pragma GCC unroll 16
-      for (int v = 0; v < vectors; v++) vf_stream(c + m * t->c_row + v * VF_LEN, acc[m * vectors + v]);
+      for (int v = 0; v < vectors; v++) vf_stream(c + v * VF_LEN, acc[m * vectors + v]);
     return;
   }
 #pragma GCC unroll 16
-  for (int m = 0; m < rows; m++)
+  for (int m = 0; m < rows; m++, c = tile_hidden(c + c_row))
 #pragma GCC unroll 16
-    for (int v = 0; v < vectors; v++)
-      tile_store(c + m * t->c_row + v * VF_LEN, acc[m * vectors + v], edge && v == vectors - 1, left);
+    for (int v = 0; v < vectors; v++) tile_store(c + v * VF_LEN, acc[m * vectors + v], edge && v == vectors - 1, left);
 }
 
 #if GEMM_PAIRS
@@ -141,7 +150,8 @@ static inline __attribute__((always_inline)) void tile_finish(const lamina_tile 
 #undef TILE_VECTORS
 #undef TILE_HALF
 
-/* Tiles of one vector two by two, since one alone has fewer chains than the FMA units can work on; what is left alone. */
+/* Tiles of one vector two by two, since one alone has fewer chains than the FMA units can work on; what is left alone.
+ */
 static void tile_pairs(const lamina_tile *t, int rows, void (*two)(const lamina_tile *),
                        void (*one)(const lamina_tile *)) {
   lamina_tile part = *t;
