@@ -185,7 +185,8 @@ static const char *algorithm(const conv_shape *s) {
                               : "depthwise";
   }
   if (s->pointwise) return lamina_conv_pointwise_algorithm(s);
-  return s->h.kernel * s->w.kernel == 1 ? "gemm 1x1 strided" : "direct";
+  const correlation c = lamina_conv_forward_pass(s);
+  return lamina_conv_correlate_algorithm(&c);
 }
 
 /* Whether a variant is accurate enough for the math mode. */

@@ -110,6 +110,7 @@ correlation lamina_conv_forward_pass(const conv_shape *shape);
 correlation lamina_conv_backward_data_pass(const conv_shape *shape);
 size_t lamina_conv_correlate_workspace(const correlation *c);
 void lamina_conv_correlate(const correlation *c);
+const char *lamina_conv_correlate_algorithm(const correlation *c); /* with the shape of most of its tiles */
 /* The same, as one matrix product where that is all it takes. */
 void lamina_conv_run(const correlation *c);
 size_t lamina_conv_run_workspace(const correlation *c);

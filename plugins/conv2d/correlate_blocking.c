@@ -145,3 +145,29 @@ size_t lamina_conv_correlate_workspace(const correlation *c) {
   const correlate_job j = lamina_conv_correlate_job(c);
   return (size_t)(lamina_conv_correlate_thread_bytes(&j) * c->shape->host->threads(c->shape->host));
 }
+
+/* Text that lives on, by rows and columns of a tile. */
+#define TILE_TEXTS(rows)                                                                                               \
+  {                                                                                                                    \
+    "direct " #rows "x4", "direct " #rows "x8", "direct " #rows "x12", "direct " #rows "x16", "direct " #rows "x24",   \
+        "direct " #rows "x32", "direct " #rows "x48", "direct " #rows "x64"                                            \
+  }
+static const int tile_columns[] = {4, 8, 12, 16, 24, 32, 48, 64};
+static const char tile_texts[][8][16] = {TILE_TEXTS(1),  TILE_TEXTS(2),  TILE_TEXTS(3),  TILE_TEXTS(4), TILE_TEXTS(5),
+                                         TILE_TEXTS(6),  TILE_TEXTS(7),  TILE_TEXTS(8),  TILE_TEXTS(9), TILE_TEXTS(10),
+                                         TILE_TEXTS(11), TILE_TEXTS(12), TILE_TEXTS(13), TILE_TEXTS(14)};
+
+const char *lamina_conv_correlate_algorithm(const correlation *c) {
+  const correlate_job j = lamina_conv_correlate_job(c);
+  const int64_t flat = j.copy && j.compact, width = flat ? j.rows_block * j.count_w : j.count_w;
+  if (width <= 0) return "direct";
+  const int64_t limit = flat ? width : correlate_one_sided(&j, correlate_stride(c));
+  const int64_t depth = c->shape->h.kernel * c->shape->w.kernel * c->in;
+  const int64_t rows = layer_ceil_div(width, lamina_conv_count_tiles(&j, width, limit, depth)), nr = j.kernels->nr;
+  const int64_t whole = round_up(c->out, j.kernels->vector); /* a tile has whole vectors */
+  const int64_t columns = layer_min(whole, rows <= j.kernels->wide_rows && whole >= 2 * nr ? 2 * nr : nr);
+  for (int i = 0; i < (int)(sizeof tile_columns / sizeof *tile_columns); i++)
+    if (columns == tile_columns[i] && rows <= (int64_t)(sizeof tile_texts / sizeof *tile_texts))
+      return tile_texts[rows - 1][i];
+  return "direct";
+}
