@@ -65,6 +65,7 @@ const lamina_gemm_kernels lamina_avx512_gemm = {.mr = GEMM_ROWS,
                                                 .nr = GEMM_VECTORS * VF_LEN,
                                                 .tile = gemm_tiles,
                                                 .pack_b = pack_b,
+                                                .stream_b = stream_b,
                                                 .transpose = transpose,
                                                 .shapes = sizeof gemm_shapes / sizeof *gemm_shapes,
                                                 .shape = gemm_shapes};

@@ -84,6 +84,7 @@ const lamina_gemm_kernels lamina_generic_gemm = {.mr = ROWS,
                                                  .nr = COLUMNS,
                                                  .tile = tiles,
                                                  .pack_b = pack_b,
+                                                 .stream_b = pack_b,
                                                  .transpose = transpose,
                                                  .shapes = 1,
                                                  .shape = shapes};
