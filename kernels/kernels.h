@@ -61,6 +61,8 @@ typedef struct lamina_gemm_kernels {
   /* Packs B(p, j) = b[p * b_k + j * b_n], p < k, j < n, as panels of nr columns: dst[(j / nr) * k * nr + p * nr + j % nr],
      the last panel padded with zeros; column j is multiplied by scale[j] if scale is not NULL. */
   void (*pack_b)(int64_t k, int64_t n, const float *b, int64_t b_k, int64_t b_n, const float *scale, float *dst);
+  /* The same past the caches, where that pays: for more than they hold until it is read. */
+  void (*stream_b)(int64_t k, int64_t n, const float *b, int64_t b_k, int64_t b_n, const float *scale, float *dst);
   /* dst[c * dst_ld + r] = src[r * src_ld + c]. */
   void (*transpose)(int64_t rows, int64_t cols, const float *src, int64_t src_ld, float *dst, int64_t dst_ld);
   /* By panels, ascending; the first is mr rows, one panel, `tile`. */
@@ -343,8 +345,9 @@ typedef struct lamina_winograd_form {
      pixels. v gets whole vectors, with zeros after the last channel. */
   void (*input)(int64_t channels, const float *const *x, int rows, int columns, float *v, int64_t v_point);
   void (*output)(const lamina_winograd_output *output);
-  /* u[p * u_point + i] = (G g G^T)(p) for g(r, s) = g[(3 r + s) * g_tap + i], i < n. */
-  void (*weights)(int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point);
+  /* u[p * u_point + i] = (G g G^T)(p) for g(r, s) = g[(3 r + s) * g_tap + i], i < n; with `stream` past the caches, where
+     that pays. */
+  void (*weights)(int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point, int stream);
   /* The transposes of the last two, for the gradient of the weights: m[p * m_point + c] = (A dy A^T)(p) for dy pointing at
      outputs * outputs pixels, those that the tile has not being zeros; g[(3 r + s) * g_tap + i] = (G^T u G)(r, s). */
   void (*output_transposed)(int64_t channels, const float *const *dy, int rows, int columns, float *m, int64_t m_point);

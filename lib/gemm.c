@@ -259,6 +259,7 @@ typedef struct pack_job {
   int64_t b_k, b_n;
   const float *scale;
   float *packed;
+  bool stream; /* past the caches */
 } pack_job;
 
 static void pack_panels(void *arg, int64_t index, int thread) {
@@ -266,14 +267,16 @@ static void pack_panels(void *arg, int64_t index, int thread) {
   (void)thread;
   const int64_t nr = j->kernels->nr, n0 = lamina_part(j->panels, j->tasks, index) * nr;
   const int64_t n1 = min64(lamina_part(j->panels, j->tasks, index + 1) * nr, j->n);
-  j->kernels->pack_b(j->k, n1 - n0, j->b + n0 * j->b_n, j->b_k, j->b_n, j->scale ? j->scale + n0 : NULL,
-                     j->packed + n0 * j->k);
+  (j->stream ? j->kernels->stream_b : j->kernels->pack_b)(j->k, n1 - n0, j->b + n0 * j->b_n, j->b_k, j->b_n,
+                                                          j->scale ? j->scale + n0 : NULL, j->packed + n0 * j->k);
 }
 
 void lamina_gemm_pack_b(const lamina_context *context, int64_t k, int64_t n, const float *b, int64_t b_k, int64_t b_n,
                         const float *scale, float *packed) {
   if (k <= 0 || n <= 0) return;
-  pack_job j = {context->kernels.gemm, k, n, ceil_div(n, context->kernels.gemm->nr), 1, b, b_k, b_n, scale, packed};
+  pack_job j = {context->kernels.gemm, k, n, ceil_div(n, context->kernels.gemm->nr), 1, b, b_k, b_n, scale, packed,
+                false};
+  j.stream = (double)k * (double)n * sizeof(float) > (double)context->cpu.l2;
   const int64_t task_floats = 1 << 16;
   j.tasks = min64(j.panels, max64(k * n / task_floats, 1));
   context->host.parallel(&context->host, j.tasks, pack_panels, &j);

@@ -93,7 +93,8 @@ lamina_status lamina_pool_create(const lamina_context *context, int threads, con
   pool->workers = workers;
   pthread_mutex_init(&pool->lock, NULL);
   pthread_cond_init(&pool->wake, NULL);
-  const int cores = lamina_topology_cores(topology);
+  /* The caller, who works too, is left where it is: a worker on its core would wait for it while another core idles. */
+  const int cores = lamina_topology_cores(topology), here = lamina_topology_here(topology);
   for (int i = 1; i < threads; i++) {
     workers[i] = (worker){.pool = pool, .index = i};
     int error = pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]);
@@ -103,7 +104,7 @@ lamina_status lamina_pool_create(const lamina_context *context, int threads, con
                          strerror(error));
     }
     pool->started = i;
-    if (threads <= cores) lamina_topology_bind(topology, workers[i].thread, i);
+    if (threads <= cores) lamina_topology_bind(topology, workers[i].thread, (here + i) % cores);
   }
   *out = pool;
   return LAMINA_OK;

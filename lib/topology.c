@@ -56,6 +56,20 @@ const char *lamina_topology_cpu_name(const lamina_topology *topology) {
   return name ? name : "";
 }
 
+int lamina_topology_here(const lamina_topology *topology) {
+  if (!topology) return 0;
+  hwloc_topology_t t = handle(topology);
+  hwloc_bitmap_t place = hwloc_bitmap_alloc();
+  int index = 0;
+  if (place && hwloc_get_last_cpu_location(t, place, HWLOC_CPUBIND_THREAD) == 0)
+    for (int i = 0, cores = lamina_topology_cores(topology); i < cores; i++) {
+      hwloc_obj_t core = hwloc_get_obj_by_type(t, core_type(t), (unsigned)i);
+      if (core && hwloc_bitmap_intersects(place, core->cpuset)) index = i;
+    }
+  hwloc_bitmap_free(place);
+  return index;
+}
+
 void lamina_topology_bind(const lamina_topology *topology, pthread_t thread, int index) {
   if (!topology) return;
   hwloc_topology_t t = handle(topology);

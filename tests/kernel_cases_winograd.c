@@ -168,10 +168,12 @@ START_TEST(weights_equal_double) {
   for (int outputs = 2; outputs <= 4; outputs += 2) {
     const matrices f = derive(outputs);
     const int n = f.points;
-    for (int i = 0; i < CHANNEL_COUNTS; i++) {
-      const int64_t count = channel_counts[i];
-      matrix g = matrix_random(&r, 9, count, 3, (guard_side)(i % 2), -1, 1), u = matrix_new(n * n, count, 5, (guard_side)(i % 2));
-      form_of(kernels, outputs)->weights(count, g.data, g.ld, u.data, u.ld);
+    for (int i = 0; i < 2 * CHANNEL_COUNTS; i++) {
+      const int64_t count = channel_counts[i / 2];
+      const int stream = i % 2; /* with rows on lines */
+      const guard_side side = stream ? GUARD_START : GUARD_END;
+      matrix g = matrix_random(&r, 9, count, 3, side, -1, 1), u = matrix_new(n * n, count, stream ? 64 - count % 64 : 5, side);
+      form_of(kernels, outputs)->weights(count, g.data, g.ld, u.data, u.ld, stream);
       for (int p = 0; p < n * n; p++)
         for (int64_t c = 0; c < count; c++) {
           double want = 0, size = 0;

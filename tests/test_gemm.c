@@ -151,7 +151,7 @@ static void case_check(const lamina_kernels *table, tile_case *t) {
 START_TEST(tables_are_complete) {
   for (int i = 0; i < n_tables; i++) {
     const lamina_gemm_kernels *g = tables[i]->gemm;
-    ck_assert(g && g->tile && g->stream_end && g->pack_b && g->transpose);
+    ck_assert(g && g->tile && g->stream_end && g->pack_b && g->stream_b && g->transpose);
     ck_assert(g->shapes >= 1 && g->shape[0].rows == g->mr && g->shape[0].panels == 1 && g->shape[0].tile == g->tile);
     for (int s = 1; s < g->shapes; s++) ck_assert_int_gt(g->shape[s].panels, g->shape[s - 1].panels);
     ck_assert(g->mr >= 1 && g->mr <= LAMINA_GEMM_MAX_MR && g->nr >= 1);
@@ -362,7 +362,8 @@ START_TEST(packing_lays_out_panels) {
         const guard_side side = turn & 1 ? GUARD_END : GUARD_START;
         guarded b = filled(&r, (depth - 1) * b_k + (n - 1) * b_n + 1, side), scale = filled(&r, n, side);
         guarded dst = guarded_new(panels * k * nr, side);
-        tables[i]->gemm->pack_b(k, n, b.data, b_k, b_n, scaled ? scale.data : NULL, dst.data);
+        (turn / 2 % 2 ? tables[i]->gemm->stream_b : tables[i]->gemm->pack_b)(k, n, b.data, b_k, b_n,
+                                                                             scaled ? scale.data : NULL, dst.data);
         for (int64_t j = 0; j < panels * nr; j++)
           for (int64_t p = 0; p < k; p++) {
             float expected = j < n ? b.data[p * b_k + j * b_n] : 0.0f;

@@ -87,6 +87,7 @@ const lamina_gemm_kernels lamina_generic_gemm = {.mr = ROWS,
                                                  .tile = tiles,
                                                  .stream_end = stream_end,
                                                  .pack_b = pack_b,
+                                                 .stream_b = pack_b,
                                                  .transpose = transpose,
                                                  .shapes = 1,
                                                  .shape = shapes};

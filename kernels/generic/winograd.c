@@ -125,10 +125,12 @@ static void input4(int64_t channels, const float *const *x, int rows, int column
 }
 static void output2(const lamina_winograd_output *o) { output(&f2, o); }
 static void output4(const lamina_winograd_output *o) { output(&f4, o); }
-static void weights2(int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point) {
+static void weights2(int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point, int stream) {
+  (void)stream;
   weights(&f2, n, g, g_tap, u, u_point);
 }
-static void weights4(int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point) {
+static void weights4(int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point, int stream) {
+  (void)stream;
   weights(&f4, n, g, g_tap, u, u_point);
 }
 

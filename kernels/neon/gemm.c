@@ -39,6 +39,7 @@ const lamina_gemm_kernels lamina_neon_gemm = {.mr = GEMM_ROWS,
                                                 .tile = gemm_tiles,
                                                 .stream_end = stream_end,
                                                 .pack_b = pack_b,
+                                                .stream_b = stream_b,
                                                 .transpose = transpose,
                                                 .shapes = sizeof gemm_shapes / sizeof *gemm_shapes,
                                                 .shape = gemm_shapes};

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Packing of B into panels and transposition, by VF_LEN x VF_LEN blocks that are transposed in registers. Both are bound
- * by memory: each float is read once and written once.
+ * by memory: each float is read once and written once. Past the caches only where a vector is a whole line: halves of
+ * lines that are written one after the other's neighbours reach memory as two writes each.
  *
  * The includer defines GEMM_VECTORS, includes its vec.h, and gives vectors_transpose(vf r[VF_LEN]).
  */
@@ -9,15 +10,22 @@
 #define PANEL (GEMM_VECTORS * VF_LEN)
 #define PACK_DEPTH 16 /* rows of B that are copied side by side: as many streams as a prefetcher follows */
 
+#define PACK_LINE 64 /* bytes */
+#define PACK_INLINE static inline __attribute__((always_inline))
+
+PACK_INLINE void pack_store(int stream, float *p, vf v) {
+  if (stream) vf_stream(p, v);
+  else vf_store(p, v);
+}
+
 /* dst[c * dst_ld + r] = src[r * src_ld + c] for a whole block. */
-static inline __attribute__((always_inline)) void transpose_block(const float *src, int64_t src_ld, float *dst,
-                                                                  int64_t dst_ld, vf scale) {
+PACK_INLINE void transpose_block(int stream, const float *src, int64_t src_ld, float *dst, int64_t dst_ld, vf scale) {
   vf r[VF_LEN];
 #pragma GCC unroll 16
   for (int i = 0; i < VF_LEN; i++) r[i] = vf_load(src + i * src_ld);
   vectors_transpose(r);
 #pragma GCC unroll 16
-  for (int i = 0; i < VF_LEN; i++) vf_store(dst + i * dst_ld, vf_mul(r[i], scale));
+  for (int i = 0; i < VF_LEN; i++) pack_store(stream, dst + i * dst_ld, vf_mul(r[i], scale));
 }
 
 /* The same for rows x cols of a block; the lanes of dst beyond `rows` become zero up to `width`. */
@@ -35,7 +43,8 @@ static void transpose_edge(int rows, int cols, const float *src, int64_t src_ld,
 static inline int block_part(int64_t left) { return left < 0 ? 0 : left < VF_LEN ? (int)left : VF_LEN; }
 
 /* b_n == 1: rows of B are contiguous and each panel takes PANEL floats of a row. */
-static void pack_rows(int64_t k, int64_t n, const float *b, int64_t b_k, const float *scale, float *dst) {
+PACK_INLINE void pack_rows(int stream, int64_t k, int64_t n, const float *b, int64_t b_k, const float *scale,
+                           float *dst) {
   for (int64_t p0 = 0; p0 < k; p0 += PACK_DEPTH) {
     const int64_t depth = k - p0 < PACK_DEPTH ? k - p0 : PACK_DEPTH;
     for (int64_t j = 0; j < n || j % PANEL; j += VF_LEN) {
@@ -44,7 +53,7 @@ static void pack_rows(int64_t k, int64_t n, const float *b, int64_t b_k, const f
       const float *from = b + p0 * b_k + j;
       float *to = dst + (j / PANEL * k + p0) * PANEL + j % PANEL;
       if (cols == VF_LEN)
-        for (int64_t p = 0; p < depth; p++) vf_store(to + p * PANEL, vf_mul(vf_load(from + p * b_k), s));
+        for (int64_t p = 0; p < depth; p++) pack_store(stream, to + p * PANEL, vf_mul(vf_load(from + p * b_k), s));
       else
         for (int64_t p = 0; p < depth; p++) vf_store(to + p * PANEL, vf_mul(vf_load_n(from + p * b_k, cols), s));
     }
@@ -52,7 +61,8 @@ static void pack_rows(int64_t k, int64_t n, const float *b, int64_t b_k, const f
 }
 
 /* b_k == 1: columns of B are contiguous (PyTorch's weights of shape (out, in)), and blocks are transposed. */
-static void pack_columns(int64_t k, int64_t n, const float *b, int64_t b_n, const float *scale, float *dst) {
+PACK_INLINE void pack_columns(int stream, int64_t k, int64_t n, const float *b, int64_t b_n, const float *scale,
+                              float *dst) {
   for (int64_t j0 = 0; j0 < n; j0 += PANEL, dst += k * PANEL) {
     for (int64_t p = 0; p < k; p += VF_LEN) {
       const int depth = block_part(k - p);
@@ -62,7 +72,7 @@ static void pack_columns(int64_t k, int64_t n, const float *b, int64_t b_n, cons
         const int cols = block_part(n - j);
         const vf s = scale ? vf_load_n(scale + j, cols) : vf_set1(1.0f);
         float *to = dst + p * PANEL + v * VF_LEN;
-        if (depth == VF_LEN && cols == VF_LEN) transpose_block(b + j * b_n + p, b_n, to, PANEL, s);
+        if (depth == VF_LEN && cols == VF_LEN) transpose_block(stream, b + j * b_n + p, b_n, to, PANEL, s);
         else transpose_edge(cols, depth, b + j * b_n + p, b_n, VF_LEN, to, PANEL, s);
       }
     }
@@ -85,9 +95,20 @@ static void pack_strided(int64_t k, int64_t n, const float *b, int64_t b_k, int6
 }
 
 static void pack_b(int64_t k, int64_t n, const float *b, int64_t b_k, int64_t b_n, const float *scale, float *dst) {
-  if (b_n == 1) pack_rows(k, n, b, b_k, scale, dst);
-  else if (b_k == 1) pack_columns(k, n, b, b_n, scale, dst);
+  if (b_n == 1) pack_rows(0, k, n, b, b_k, scale, dst);
+  else if (b_k == 1) pack_columns(0, k, n, b, b_n, scale, dst);
   else pack_strided(k, n, b, b_k, b_n, scale, dst);
+}
+
+static void stream_b(int64_t k, int64_t n, const float *b, int64_t b_k, int64_t b_n, const float *scale, float *dst) {
+  const int whole_lines = VF_LEN * sizeof(float) == PACK_LINE && (uintptr_t)dst % PACK_LINE == 0;
+  if (!whole_lines || (b_n != 1 && b_k != 1)) {
+    pack_b(k, n, b, b_k, b_n, scale, dst);
+    return;
+  }
+  if (b_n == 1) pack_rows(1, k, n, b, b_k, scale, dst);
+  else pack_columns(1, k, n, b, b_n, scale, dst);
+  vf_stream_end();
 }
 
 /* Down a strip of columns first, so that each line of dst is finished while it is in the cache. */
@@ -99,7 +120,7 @@ static void transpose(int64_t rows, int64_t cols, const float *src, int64_t src_
       const int height = block_part(rows - r);
       const float *from = src + r * src_ld + c;
       float *to = dst + c * dst_ld + r;
-      if (width == VF_LEN && height == VF_LEN) transpose_block(from, src_ld, to, dst_ld, one);
+      if (width == VF_LEN && height == VF_LEN) transpose_block(0, from, src_ld, to, dst_ld, one);
       else transpose_edge(height, width, from, src_ld, height, to, dst_ld, one);
     }
   }

@@ -166,7 +166,8 @@ VEC_INLINE vf winograd_weights_point(int outputs, int i, const vf *g) {
   return vf_fma(vf_set1(row[0]), g[0], vf_fma(vf_set1(row[1]), g[1], vf_mul(vf_set1(row[2]), g[2])));
 }
 
-VEC_INLINE void winograd_weights_vector(int outputs, int n, const float *g, int64_t g_tap, float *u, int64_t u_point) {
+VEC_INLINE void winograd_weights_vector(int outputs, int n, const float *g, int64_t g_tap, float *u, int64_t u_point,
+                                        int stream) {
   const int points = outputs + 2;
 #pragma GCC unroll 16
   for (int i = 0; i < points; i++) {
@@ -179,15 +180,25 @@ VEC_INLINE void winograd_weights_vector(int outputs, int n, const float *g, int6
       row[s] = winograd_weights_point(outputs, i, column);
     }
 #pragma GCC unroll 16
-    for (int j = 0; j < points; j++)
-      winograd_store(u + (i * points + j) * u_point, winograd_weights_point(outputs, j, row), n);
+    for (int j = 0; j < points; j++) {
+      const vf point = winograd_weights_point(outputs, j, row);
+      if (stream) vf_stream(u + (i * points + j) * u_point, point);
+      else winograd_store(u + (i * points + j) * u_point, point, n);
+    }
   }
 }
 
-VEC_INLINE void winograd_weights(int outputs, int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point) {
+/* Past the caches only where a vector is a whole line: there are more points than lines that are being put together. */
+VEC_INLINE void winograd_weights(int outputs, int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point,
+                                 int stream) {
+  enum { LINE = 64 };
   int64_t i = 0;
-  for (; i + VF_LEN <= n; i += VF_LEN) winograd_weights_vector(outputs, VF_LEN, g + i, g_tap, u + i, u_point);
-  if (i < n) winograd_weights_vector(outputs, (int)(n - i), g + i, g_tap, u + i, u_point);
+  if (stream && VF_LEN * sizeof(float) == LINE && (uintptr_t)u % LINE == 0 && u_point % VF_LEN == 0) {
+    for (; i + VF_LEN <= n; i += VF_LEN) winograd_weights_vector(outputs, VF_LEN, g + i, g_tap, u + i, u_point, 1);
+    vf_stream_end();
+  }
+  for (; i + VF_LEN <= n; i += VF_LEN) winograd_weights_vector(outputs, VF_LEN, g + i, g_tap, u + i, u_point, 0);
+  if (i < n) winograd_weights_vector(outputs, (int)(n - i), g + i, g_tap, u + i, u_point, 0);
 }
 
 /* Points `pair` of A y along one axis. */
@@ -296,11 +307,11 @@ static void winograd_input4(int64_t channels, const float *const *x, int rows, i
 }
 static void winograd_output2(const lamina_winograd_output *o) { winograd_output(2, o); }
 static void winograd_output4(const lamina_winograd_output *o) { winograd_output(4, o); }
-static void winograd_weights2(int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point) {
-  winograd_weights(2, n, g, g_tap, u, u_point);
+static void winograd_weights2(int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point, int stream) {
+  winograd_weights(2, n, g, g_tap, u, u_point, stream);
 }
-static void winograd_weights4(int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point) {
-  winograd_weights(4, n, g, g_tap, u, u_point);
+static void winograd_weights4(int64_t n, const float *g, int64_t g_tap, float *u, int64_t u_point, int stream) {
+  winograd_weights(4, n, g, g_tap, u, u_point, stream);
 }
 static void winograd_output_transposed2(int64_t channels, const float *const *dy, int rows, int columns, float *m,
                                         int64_t m_point) {

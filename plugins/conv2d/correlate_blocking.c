@@ -10,6 +10,8 @@ enum {
   PAGE_BYTES = 4096,
   TASK_FLOPS = 8 << 20,
   MAX_TASKS = 64,
+  SMALL_TASK = 1 << 19, /* FLOPs: some 10 microseconds, ten times what it costs to hand a task out */
+  FEW_TASKS = 8,        /* down to which a small correlation is cut into such tasks */
   MAX_COPYING_TASKS = 8,
   MIN_ROWS = 4,  /* of a block, where the grid has as many: below that too much is copied twice */
   MIN_TILES = 16 /* pixels of a block, in tiles, that are worth reading a panel of weights for */
@@ -55,7 +57,8 @@ static int64_t wanted_tasks(const correlate_job *j) {
   const double flops = 2.0 * (double)s->images * (double)(s->groups * s->in * s->out) * (double)(s->h.out * s->w.out) *
                        (double)(s->h.kernel * s->w.kernel);
   const int64_t most = j->may_copy ? MAX_COPYING_TASKS : MAX_TASKS;
-  return flops >= (double)most * TASK_FLOPS ? most : layer_max((int64_t)(flops / TASK_FLOPS), 1);
+  const double small = flops / SMALL_TASK < FEW_TASKS ? flops / SMALL_TASK : FEW_TASKS, large = flops / TASK_FLOPS;
+  return layer_max((int64_t)(large > most ? most : large > small ? large : small), 1);
 }
 
 /* Rows of a block: as many as stay in half of L2; then more blocks, of rows or of panels, until there are enough tasks;

@@ -5,7 +5,8 @@
  * Forward, a column is an output channel, so a panel is nr rows of weight: a strip of some input channels is copied
  * (long runs, where transposing from rows far apart would wait for memory), transposed to rows (channel, tap), and
  * these are copied to their place (tap, channel). For the gradient of x a column is an input channel and a step in
- * depth is an output channel. Each weight is moved two or three times, in the L1 and L2 caches.
+ * depth is an output channel. Each weight is moved two or three times, in the L1 and L2 caches; weights that are more
+ * than fit into L2 are written past the caches.
  */
 #include "conv2d.h"
 
@@ -40,6 +41,7 @@ typedef struct pack_job {
   float *scratch, *weights;
   int64_t panels; /* of a group */
   int64_t panel_floats; /* of scratch: a panel before Winograd's transform of it, or 0 */
+  int stream;           /* weights are written past the caches */
 } pack_job;
 
 static float *scratch_of(const pack_job *j, int thread) {
@@ -59,11 +61,15 @@ static void close_panel(const pack_job *j, int64_t group, int64_t panel, int64_t
   if (!s->form) return;
   const int64_t floats = depth * s->kernels->gemm->nr, points = s->form->points * s->form->points;
   float *u = j->weights + group * lamina_conv_winograd_packed_floats(s, depth, out) + panel * points * floats;
-  s->form->weights(floats, packed, floats, u, floats);
+  s->form->weights(floats, packed, floats, u, floats, j->stream);
 }
 
-static void scale_row(float *row, const float *scale, int64_t n) {
-  for (int64_t i = 0; i < n; i++) row[i] *= scale[i];
+/* `rows` rows of a panel, of n columns, to where the tiles, or Winograd's transform, read them. */
+static void place_rows(const pack_job *j, int64_t rows, int64_t n, const float *from, int64_t ld, const float *scale,
+                       float *to) {
+  const lamina_gemm_kernels *gemm = j->shape->kernels->gemm;
+  if (j->stream && !j->shape->form) gemm->stream_b(rows, n, from, ld, 1, scale, to);
+  else gemm->pack_b(rows, n, from, ld, 1, scale, to);
 }
 
 static void pack_forward_panel(void *arg, int64_t index, int thread) {
@@ -79,14 +85,11 @@ static void pack_forward_panel(void *arg, int64_t index, int thread) {
   float *strip = scratch_of(j, thread), *other = strip + width * taps * nr;
   for (int64_t c0 = 0; c0 < s->in; c0 += width) {
     const int64_t rows = layer_min(width, s->in - c0) * taps;
-    if (n < nr) memset(strip, 0, (size_t)(rows * nr) * sizeof(float));
     for (int64_t o = 0; o < n; o++)
       memcpy(other + o * rows, weight + o * s->in * taps + c0 * taps, (size_t)rows * sizeof(float));
     s->kernels->gemm->transpose(n, rows, other, rows, strip, nr);
-    for (int64_t r = 0; scale && r < rows; r++) scale_row(strip + r * nr, scale, n);
     for (int64_t t = 0; t < taps; t++)
-      for (int64_t c = 0; c < rows / taps; c++)
-        memcpy(to + (t * s->in + c0 + c) * nr, strip + (c * taps + t) * nr, (size_t)nr * sizeof(float));
+      place_rows(j, rows / taps, n, strip + t * nr, taps * nr, scale, to + (t * s->in + c0) * nr);
   }
   close_panel(j, group, index % j->panels, s->in, s->out, to);
 }
@@ -114,14 +117,16 @@ static void pack_backward_panel(void *arg, int64_t index, int thread) {
   const int64_t c0 = index % j->panels * nr, n = layer_min(nr, s->in - c0);
   const float *weight = (const float *)s->node->params[0].data + (group * s->out * s->in + c0) * taps;
   float *to = open_panel(j, group, 0, s->out, s->in, thread);
+  const int64_t strip_rows = strip_channels(s); /* output channels of a strip */
   float *strip = scratch_of(j, thread);
-  int64_t *place = (int64_t *)(void *)(strip + taps * nr); /* the second half of the scratch */
+  int64_t *place = (int64_t *)(void *)(strip + strip_rows * taps * nr); /* the second half of the scratch */
   find_places(s, s->form ? 0 : c0, place);
-  memset(strip, 0, (size_t)(taps * nr) * sizeof(float));
-  for (int64_t o = 0; o < s->out; o++) {
-    s->kernels->gemm->transpose(n, taps, weight + o * s->in * taps, taps, strip, nr);
+  for (int64_t o0 = 0; o0 < s->out; o0 += strip_rows) {
+    const int64_t rows = layer_min(strip_rows, s->out - o0);
+    for (int64_t o = 0; o < rows; o++)
+      s->kernels->gemm->transpose(n, taps, weight + (o0 + o) * s->in * taps, taps, strip + o * taps * nr, nr);
     for (int64_t tap = 0; tap < taps; tap++)
-      if (place[tap] >= 0) memcpy(to + place[tap] + o * nr, strip + tap * nr, (size_t)nr * sizeof(float));
+      if (place[tap] >= 0) place_rows(j, rows, n, strip + tap * nr, taps * nr, NULL, to + place[tap] + o0 * nr);
   }
   close_panel(j, group, index % j->panels, s->out, s->in, to);
 }
@@ -159,6 +164,8 @@ lamina_status lamina_conv_pack_weights(const conv_shape *s, float *forward, floa
   if (!j.scratch)
     return s->host->fail(s->host, LAMINA_OUT_OF_MEMORY, "out of memory: %zu bytes to pack weights with", bytes);
   const int64_t floats = s->groups * s->out * s->in * s->h.kernel * s->w.kernel;
+  const int64_t written = s->form ? floats / 9 * s->form->points * s->form->points : floats;
+  j.stream = written > (int64_t)(s->host->cpu->l2 / sizeof(float));
   if (forward) {
     j.weights = forward;
     j.panels = layer_ceil_div(s->out, nr);

@@ -5,7 +5,8 @@
  *   2. for each panel of output channels: M(p, tile, out) = V(p) * U(p), a matrix product for each point p;
  *   3. y = A^T M A with its epilogue, for each tile of the panel.
  *
- * A task is a block of tiles (of any images) times a range of panels, cut by shape alone; V and M stay in L2. An axis
+ * A task is a block of tiles (of any images) times a range of panels, cut by shape alone; V and M stay in L2. Where there
+ * are so few tiles that panels are divided among tasks, V is made once for all of them, by tasks of their own. An axis
  * that tiles do not divide ends in narrow tiles, which leave the point of infinity out: 14 is 4 + 4 + 3 + 3. A block's
  * tiles are ordered such that those that have a point are neighbours, whichever the point. Pixels outside of the image
  * are read from zeros. U = G g G^T is made when weights are packed, [panel][p][in][nr].
@@ -21,10 +22,10 @@
 
 enum {
   FORWARD_BLOCK = 64, /* tiles */
-  MIN_CHANNELS = 96,  /* output channels of a task, where there are as many: each task transforms its input anew */
+  INPUT_TILES = 4,    /* of a task that makes V alone */
   MIN_TASKS = 8,
   MAX_CHAIN = 256, /* products added up in one go: longer chains cost accuracy, which F(4x4) has less of than a direct sum */
-  TASK_FLOPS = 4 << 20
+  TASK_FLOPS = 2 << 20
 };
 
 int lamina_conv_winograd_possible(const conv_shape *s) {
@@ -52,6 +53,13 @@ static int64_t tile_start(const winograd_axis *a, int64_t outputs, int64_t tile)
   return tile * outputs - layer_max(tile - a->whole, 0);
 }
 
+static void set_blocks(winograd_job *j, int64_t blocks) {
+  j->blocks = blocks;
+  j->block = layer_ceil_div(j->tiles, layer_max(blocks, 1));
+  j->v_point = winograd_odd_lines(j->block * j->v_row);
+  j->v_floats = j->form->points * j->form->points * j->v_point;
+}
+
 winograd_job lamina_conv_winograd_cut(const correlation *c, int64_t most, int64_t floats) {
   const conv_shape *s = c->shape;
   winograd_job j = {.c = c, .gemm = s->kernels->gemm, .form = s->form};
@@ -62,11 +70,7 @@ winograd_job lamina_conv_winograd_cut(const correlation *c, int64_t most, int64_
   j.v_row = winograd_odd_lines(c->in);
   const int64_t fit = layer_max(floats / (points * j.v_row), 2 * mr) / mr * mr;
   j.tiles = s->images * j.h.tiles * j.w.tiles;
-  j.block = layer_min(layer_min(fit, most / mr * mr), layer_max(j.tiles, 1));
-  j.blocks = layer_ceil_div(j.tiles, j.block);
-  j.block = layer_ceil_div(j.tiles, layer_max(j.blocks, 1));
-  j.v_point = winograd_odd_lines(j.block * j.v_row);
-  j.v_floats = points * j.v_point;
+  set_blocks(&j, layer_ceil_div(j.tiles, layer_min(layer_min(fit, most / mr * mr), layer_max(j.tiles, 1))));
   j.panels = layer_ceil_div(c->out, j.gemm->nr);
   j.zeros = round_up(layer_max(c->in, c->out), CONV_LINE);
   return j;
@@ -79,8 +83,14 @@ static winograd_job describe(const correlation *c) {
   j.panel_blocks = 1;
   const double flops = 2.0 * (double)points * (double)j.tiles * (double)(c->in * c->out * c->shape->groups);
   const int64_t wanted = layer_min((int64_t)(flops / TASK_FLOPS), MIN_TASKS), tasks = j.blocks * c->shape->groups;
-  if (tasks < wanted)
-    j.panel_blocks = layer_max(layer_min(layer_ceil_div(wanted, tasks), c->out / MIN_CHANNELS), 1);
+  if (tasks < wanted && tasks * j.v_floats <= l2 / 4 * 3) {
+    j.panel_blocks = layer_min(layer_ceil_div(wanted, tasks), j.panels);
+    j.v_count = tasks;
+  } else if (tasks < wanted) {
+    int64_t even = 1;
+    while (even < j.blocks) even *= 2;
+    set_blocks(&j, even);
+  }
   j.m_point = winograd_odd_lines(j.block * round_up(j.gemm->nr, CONV_LINE));
   j.m_floats = points * j.m_point;
   return j;
@@ -117,19 +127,21 @@ double lamina_conv_winograd_cost(const conv_shape *s, const lamina_winograd_form
     cost += weights * (rows > arrival ? rows : arrival);
   }
   cost *= 1 + TILE_STEPS / in;
-  const double lanes = (ceil(in / vector) + 1) * (double)j.panel_blocks + ceil(out / vector) + (double)j.panels;
+  const double lanes = ceil(in / vector) + 1 + ceil(out / vector) + (double)j.panels;
   cost += (double)j.tiles * points * TRANSFORM_FLOPS * lanes;
   const double pixels = images * (double)(s->h.out * s->w.out);
   return cost / (9 * weights * (1 + TILE_STEPS / (9 * in)) * (pixels > 3 ? pixels : 3));
 }
 
-static int64_t thread_bytes(const winograd_job *j) {
-  return (j->v_floats + j->m_floats + j->zeros) * (int64_t)sizeof(float);
+/* Workspace: V of all blocks if they are made first, then for each thread V of its own if not, M and zeros. */
+static int64_t shared_floats(const winograd_job *j) { return j->v_count * j->v_floats; }
+static int64_t thread_floats(const winograd_job *j) {
+  return (j->v_count ? 0 : j->v_floats) + j->m_floats + j->zeros;
 }
 
 size_t lamina_conv_winograd_workspace(const correlation *c) {
   const winograd_job j = describe(c);
-  return (size_t)(thread_bytes(&j) * c->shape->host->threads(c->shape->host));
+  return (size_t)(shared_floats(&j) + thread_floats(&j) * c->shape->host->threads(c->shape->host)) * sizeof(float);
 }
 
 void lamina_conv_winograd_list(winograd_task *task, int64_t block) {
@@ -139,12 +151,17 @@ void lamina_conv_winograd_list(winograd_task *task, int64_t block) {
   task->count = 0;
   for (int kind = 0; kind < 4; kind++) {
     const int64_t before = task->count;
+    int64_t w = first % j->w.tiles, h = first / j->w.tiles % j->h.tiles, n = first / j->w.tiles / j->h.tiles;
     for (int64_t i = first; i < end; i++) {
-      const int64_t w = i % j->w.tiles, h = i / j->w.tiles % j->h.tiles;
       const int narrow_h = h >= j->h.whole, narrow_w = w >= j->w.whole;
-      if (narrow_h != kinds[kind][0] || narrow_w != kinds[kind][1]) continue;
-      task->tiles[task->count++] = (winograd_tile){i / j->w.tiles / j->h.tiles, tile_start(&j->h, outputs, h),
-                                                   tile_start(&j->w, outputs, w), narrow_h, narrow_w};
+      if (narrow_h == kinds[kind][0] && narrow_w == kinds[kind][1])
+        task->tiles[task->count++] =
+            (winograd_tile){n, tile_start(&j->h, outputs, h), tile_start(&j->w, outputs, w), narrow_h, narrow_w};
+      if (++w < j->w.tiles) continue;
+      w = 0;
+      if (++h < j->h.tiles) continue;
+      h = 0;
+      n++;
     }
     task->narrow[kinds[kind][0]][kinds[kind][1]] = task->count - before;
   }
@@ -161,12 +178,12 @@ void lamina_conv_winograd_rows(const winograd_task *task, int point, int64_t *ro
   }
 }
 
-void lamina_conv_winograd_input(const winograd_task *task) {
+void lamina_conv_winograd_input(const winograd_task *task, int64_t first, int64_t end) {
   const winograd_job *j = task->job;
   const correlation *c = j->c;
   const int points = j->form->points;
   const float *x[WINOGRAD_MAX_POINTS];
-  for (int64_t i = 0; i < task->count; i++) {
+  for (int64_t i = first; i < end; i++) {
     const winograd_tile *t = &task->tiles[i];
     const int64_t h0 = t->h + j->h.first, w0 = t->w + j->w.first;
     const float *image = c->x.data + t->n * c->x.image + task->group * c->in;
@@ -251,33 +268,52 @@ static void transform_output(const winograd_task *task, int64_t panel) {
   }
 }
 
+/* The task's block of tiles, and where its part of the workspace is. */
+static winograd_task open_task(const winograd_job *j, int64_t group, int64_t block, int thread) {
+  winograd_task task = {.job = j, .group = group};
+  float *own = (float *)(void *)j->workspace + shared_floats(j) + thread * thread_floats(j);
+  task.v = j->v_count ? (float *)(void *)j->workspace + (group * j->blocks + block) * j->v_floats : own;
+  task.m = j->v_count ? own : own + j->v_floats;
+  task.zeros = task.m + j->m_floats;
+  lamina_conv_winograd_list(&task, block);
+  return task;
+}
+
+static void make_input(const winograd_task *task, int64_t first, int64_t end) {
+  memset(task->zeros, 0, (size_t)task->job->zeros * sizeof(float));
+  lamina_conv_winograd_input(task, first, end);
+}
+
+/* A part of V of one block, for all its tasks. */
+static void input_task(void *arg, int64_t index, int thread) {
+  const winograd_job *j = arg;
+  const int64_t parts = layer_ceil_div(j->block, INPUT_TILES), block = index / parts;
+  const winograd_task task = open_task(j, block / j->blocks, block % j->blocks, thread);
+  make_input(&task, part(task.count, parts, index % parts), part(task.count, parts, index % parts + 1));
+}
+
 static void run_task(void *arg, int64_t index, int thread) {
   const winograd_job *j = arg;
   const correlation *c = j->c;
   const int64_t nr = j->gemm->nr, points = j->form->points * j->form->points;
-  winograd_task task = {.job = j};
-  task.v = (float *)(void *)(j->workspace + thread * thread_bytes(j));
-  task.m = task.v + j->v_floats;
-  task.zeros = task.m + j->m_floats;
-  const int64_t panel_block = index % j->panel_blocks;
-  index /= j->panel_blocks;
-  task.group = index / j->blocks;
-  lamina_conv_winograd_list(&task, index % j->blocks);
-  memset(task.zeros, 0, (size_t)j->zeros * sizeof(float));
-  lamina_conv_winograd_input(&task);
+  const int64_t panel_block = index % j->panel_blocks, block = index / j->panel_blocks;
+  const winograd_task task = open_task(j, block / j->blocks, block % j->blocks, thread);
+  if (!j->v_count) make_input(&task, 0, task.count);
   const float *group = c->weights + task.group * lamina_conv_winograd_packed_floats(c->shape, c->in, c->out);
   const int64_t end = part(j->panels, j->panel_blocks, panel_block + 1);
   for (int64_t panel = part(j->panels, j->panel_blocks, panel_block); panel < end; panel++) {
     const float *u = group + panel * points * c->in * nr;
     const int64_t n = layer_min(nr, round_up(c->out - panel * nr, c->shape->kernels->vector_floats));
     for (int p = 0; p < points; p++, u += c->in * nr)
-      multiply_point(&task, p, n, u, p + 1 < points || panel + 1 < end ? u + c->in * nr : NULL);
+      multiply_point(&task, p, n, u, p + 1 < points || panel + 1 < j->panels ? u + c->in * nr : NULL);
     transform_output(&task, panel);
   }
 }
 
 void lamina_conv_winograd(const correlation *c) {
+  const lamina_host *host = c->shape->host;
   winograd_job j = describe(c);
   j.workspace = c->shape->node->workspace;
-  c->shape->host->parallel(c->shape->host, c->shape->groups * j.blocks * j.panel_blocks, run_task, &j);
+  host->parallel(host, j.v_count * layer_ceil_div(j.block, INPUT_TILES), input_task, &j);
+  host->parallel(host, c->shape->groups * j.blocks * j.panel_blocks, run_task, &j);
 }

@@ -21,6 +21,7 @@ typedef struct winograd_job {
   int64_t panels, panel_blocks;
   int64_t v_row, v_point, m_point;
   int64_t v_floats, m_floats, zeros;
+  int64_t v_count; /* how many V are made before the tasks, one for each block; 0: each task makes its own */
   char *workspace;
 } winograd_job;
 
@@ -48,8 +49,8 @@ winograd_job lamina_conv_winograd_cut(const correlation *c, int64_t most, int64_
 void lamina_conv_winograd_list(winograd_task *task, int64_t block);
 /* Which of the task's tiles have a point: *row0 .. *row1. */
 void lamina_conv_winograd_rows(const winograd_task *task, int point, int64_t *row0, int64_t *row1);
-/* V of the task's tiles. */
-void lamina_conv_winograd_input(const winograd_task *task);
+/* V of the task's tiles first .. end. */
+void lamina_conv_winograd_input(const winograd_task *task, int64_t first, int64_t end);
 /* Whether a tile's output (r, s) is one of the grid's. */
 static inline int winograd_inside(const winograd_job *j, const winograd_tile *t, int r, int s) {
   const int outputs = j->form->outputs;

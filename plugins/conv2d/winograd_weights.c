@@ -164,7 +164,7 @@ static void run_task(void *arg, int64_t index, int thread) {
   const int64_t begin = part(w->blocks, j->splits, split), end = part(w->blocks, j->splits, split + 1);
   for (int64_t block = begin; block < end; block++) {
     lamina_conv_winograd_list(&task.tiles, block);
-    lamina_conv_winograd_input(&task.tiles);
+    lamina_conv_winograd_input(&task.tiles, 0, task.tiles.count);
     transform_gradient(&task);
     for (int p = 0; p < points; p++) multiply_point(&task, p, block == begin);
   }
