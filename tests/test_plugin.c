@@ -212,7 +212,17 @@ START_TEST(what_others_could_have_written_is_refused) {
   chmod(folder, 0777);
   io_expect_failure(lamina_context_load_plugin(context, file), LAMINA_UNSUPPORTED, "folder", "writable by others");
   chmod(folder, 0755);
-  if (geteuid() == 0) {
+  if (geteuid() == 0) { /* groups are only compared when they may write */
+    ck_assert_int_eq(chown(file, 0, 12345), 0);
+    chmod(file, 0664); /* after chown, which may clear bits */
+    io_expect_failure(lamina_context_load_plugin(context, file), LAMINA_UNSUPPORTED, "probe.so", "group 12345");
+    chmod(file, 0644);
+    ck_assert_int_eq(chown(file, 0, 0), 0);
+    ck_assert_int_eq(chown(folder, 0, 12345), 0);
+    chmod(folder, 0775);
+    io_expect_failure(lamina_context_load_plugin(context, file), LAMINA_UNSUPPORTED, "folder", "writable by group 12345");
+    chmod(folder, 0755);
+    ck_assert_int_eq(chown(folder, 0, 0), 0);
     ck_assert_int_eq(chown(file, 12345, 0), 0);
     io_expect_failure(lamina_context_load_plugin(context, file), LAMINA_UNSUPPORTED, "probe.so", "12345");
     ck_assert_int_eq(chown(file, 0, 0), 0);
