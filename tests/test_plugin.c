@@ -324,6 +324,54 @@ START_TEST(code_stays_until_the_last_plan_has_gone) {
 }
 END_TEST
 
+/* Saves a graph of one layer; the text of the file, to be freed. */
+static char *save_layer(const char *type, int64_t channels) {
+  lamina_graph *graph;
+  size_t bytes;
+  io_expect_ok(lamina_graph_create(context, NULL, &graph));
+  io_expect_ok(lamina_graph_input(graph, "x", LAMINA_F32, 1, &channels));
+  io_expect_ok(lamina_graph_add(graph, type, "node", "x", NULL));
+  io_expect_ok(lamina_graph_save_model(graph, io_path("model.json")));
+  lamina_graph_destroy(graph);
+  return io_read("model.json", &bytes);
+}
+
+/* Loads the model with the layer's name replaced by another. */
+static lamina_status load_as(const char *text, const char *from, const char *to) {
+  lamina_graph *graph = NULL;
+  char changed[4096];
+  const char *at = strstr(text, from);
+  ck_assert_ptr_nonnull(at);
+  snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+  io_write_text("changed.json", changed);
+  const lamina_status status = lamina_graph_load_model(context, io_path("changed.json"), &graph);
+  lamina_graph_destroy(graph);
+  return status;
+}
+
+START_TEST(a_model_names_vendor_layer_and_version) {
+  io_expect_ok(lamina_context_load_plugin(context, take("probe")));
+  io_expect_ok(lamina_context_load_plugin(context, take("override")));
+  char *relu = save_layer("relu", 3), *text = save_layer("probe", 4);
+  ck_assert_ptr_nonnull(strstr(relu, "\"relu\"")); /* what it overrides would do */
+  ck_assert_ptr_nonnull(strstr(text, "\"test.probe@7\""));
+  io_expect_ok(load_as(text, "probe@7", "probe@7"));
+  io_expect_ok(load_as(text, "probe@7", "probe@3")); /* made with an earlier one */
+  io_expect_ok(load_as(relu, "\"relu\"", "\"relu\""));
+  io_expect_failure(load_as(text, "probe@7", "probe@8"), LAMINA_UNSUPPORTED, "made with test.probe@8", "version 7");
+  io_expect_failure(load_as(text, "test.probe", "best.probe"), LAMINA_NOT_FOUND, "needs best.probe@7", "/probe.so");
+  io_expect_failure(load_as(text, "test.probe@7", "lamina.rel9@1"), LAMINA_NOT_FOUND, "'rel9'", "no layer");
+  io_expect_ok(load_as(text, "test.probe@7\"", "lamina.relu@1\""));
+  const char *const bad[] = {"test.probe@", "test.probe@x", "probe@7", ".probe@7", "test.@7", "test.probe@-1", "test.probe@99999999999"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+    io_expect_failure(load_as(text, "test.probe@7", bad[i]), LAMINA_INVALID_ARGUMENT, "VENDOR.LAYER@VERSION", bad[i]);
+  io_expect_ok(lamina_context_unload_plugin(context, "test.probe"));
+  io_expect_failure(load_as(text, "probe@7", "probe@7"), LAMINA_NOT_FOUND, "'probe'", "No plugin");
+  free(relu);
+  free(text);
+}
+END_TEST
+
 START_TEST(a_load_leaves_the_floating_point_mode_alone) {
   io_expect_ok(lamina_context_load_plugin(context, take("rounding")));
   ck_assert_int_eq(fegetround(), FE_TONEAREST);
@@ -379,6 +427,7 @@ int main(void) {
   tcase_add_test(cases, a_clash_names_both_files);
   tcase_add_test(cases, an_override_falls_through_where_it_does_not_support);
   tcase_add_test(cases, code_stays_until_the_last_plan_has_gone);
+  tcase_add_test(cases, a_model_names_vendor_layer_and_version);
   tcase_add_test(cases, a_load_leaves_the_floating_point_mode_alone);
   tcase_add_test(cases, what_a_plugin_misses_is_named);
   tcase_add_test(cases, lint_tells_what_is_wrong);

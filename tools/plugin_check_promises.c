@@ -92,6 +92,20 @@ static bool has_states(const check_case *c) {
   return false;
 }
 
+static void compare_inference(const check_case *c, const run_options *frozen, const run_result *r) {
+  run_options o = *frozen;
+  run_result want;
+  int at;
+  o.mode = LAMINA_INFER;
+  if ((c->layer->flags & LAMINA_LAYER_TRAINS_DIFFERENTLY) || !kernel_takes(c, &o)) return;
+  check_run(c, &o, &want);
+  const int64_t i = run_distance(r, &want, 1e-3, &at);
+  if (i >= 0)
+    check_fail("frozen-states", "forward: frozen_states is set, and %s[%lld] is %.9g, where inference gives %.9g",
+               want.value[at].name, (long long)i, run_element(r, at, i), run_element(&want, at, i));
+  run_release(&want);
+}
+
 /* Frozen states are used as at inference, and nothing writes them; a forward that is run a second time for the backward
    pass gives the same once more. */
 void check_states(check_case *c, const lamina_kernel *kernel, lamina_context *context) {
@@ -104,6 +118,7 @@ void check_states(check_case *c, const lamina_kernel *kernel, lamina_context *co
     for (int v = 0; v < r.count; v++)
       if (r.value[v].of_state && memcmp(r.value[v].tensor.data, c->params[r.value[v].port].data, check_bytes(&r.value[v].tensor)))
         check_fail("frozen-states", "forward: frozen_states is set, and the state %s is changed", r.value[v].name);
+    compare_inference(c, &o, &r);
     run_release(&r);
     check_held();
     o.frozen = false;

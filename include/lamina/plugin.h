@@ -241,7 +241,8 @@ enum {
 typedef struct lamina_layer {
   size_t size;
   const char *name; /**< "conv2d": the type that a model names */
-  uint32_t version;
+  uint32_t version; /**< of what a saved model says of it: a model names vendor.layer@version. Grows when attributes or
+                         parameters do; models of earlier versions must go on working */
   const char *doc; /**< one line */
   uint32_t flags;
   uint32_t epilogues; /**< LAMINA_EPILOGUE_* that its kernels apply */
