@@ -177,7 +177,7 @@ START_TEST(truncated_and_foreign_files_are_refused) {
   take("probe");
   char *content = io_read("probe.so", &bytes);
   Elf64_Ehdr *head = (Elf64_Ehdr *)(void *)content;
-  for (size_t cut = 0; cut < bytes; cut += 64 < bytes - cut ? 61 : 1) {
+  for (size_t cut = 0; cut < bytes; cut++) {
     io_write("cut.so", content, cut);
     const lamina_status status = lamina_context_load_plugin(context, io_path("cut.so"));
     ck_assert_msg(status == LAMINA_BAD_FILE, "%zu bytes of %zu: %d %s", cut, bytes, (int)status,
