@@ -177,11 +177,12 @@ START_TEST(truncated_and_foreign_files_are_refused) {
   take("probe");
   char *content = io_read("probe.so", &bytes);
   Elf64_Ehdr *head = (Elf64_Ehdr *)(void *)content;
-  for (size_t cut = 0; cut < bytes; cut++) {
-    io_write("cut.so", content, cut);
+  io_write("cut.so", content, bytes);
+  for (size_t cut = bytes; cut-- > 0;) { /* every length */
+    if (truncate(io_path("cut.so"), (off_t)cut)) ck_abort_msg("it cannot be cut");
     const lamina_status status = lamina_context_load_plugin(context, io_path("cut.so"));
-    ck_assert_msg(status == LAMINA_BAD_FILE, "%zu bytes of %zu: %d %s", cut, bytes, (int)status,
-                  lamina_error_message(context));
+    if (status != LAMINA_BAD_FILE) /* an assertion writes a file each */
+      ck_abort_msg("%zu bytes of %zu: %d %s", cut, bytes, (int)status, lamina_error_message(context));
   }
   const Elf64_Half machine = head->e_machine;
   head->e_machine = EM_RISCV;
