@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* lamina-gate: whether one build of liblamina is slower than another. */
-#include "gate_history.h"
-#include "gate_options.h"
+#include "gate_report.h"
+#include "gate_results.h"
 
 #include <cerrno>
 #include <cstdio>
@@ -15,17 +15,7 @@ using namespace bench;
 
 namespace {
 
-enum Exit { kPass = 0, kRegression = 1, kUsage = 2, kInconclusive = 3 };
-
 constexpr int kMostExtensions = 4; // a noisy case is measured for so many times the rounds more
-
-/* One case's way through both looks. */
-struct Judged {
-  Verdict verdict;
-  std::string outcome; // "same", "faster", "slower", "REGRESSION", "noisy", "missing"
-  size_t rounds = 0;
-  double base = 0, candidate = 0;
-};
 
 /* On a terminal, what is being done and how long it may still take. */
 class Progress {
@@ -75,13 +65,11 @@ public:
   int run() {
     if (!o_.append.empty()) history_ = read_history(o_.append); // a damaged one is better known before than after
     cases_ = choose_cases(o_.choice);
-    judged_.resize(cases_.size());
+    for (const Case &c : cases_) judged_.emplace_back(c.name());
     start();
     const std::vector<size_t> suspects = first_look();
     if (!suspects.empty()) second_look(suspects);
-    const int status = report();
-    save();
-    return status;
+    return conclude(o_, record_, judged_, notes_, history_);
   }
 
 private:
@@ -98,12 +86,7 @@ private:
     utsname system = {};
     uname(&system);
     record_.machine.kernel = system.release;
-    char text[32];
-    const std::time_t now = std::time(nullptr);
-    std::tm utc = {};
-    gmtime_r(&now, &utc);
-    std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    record_.time = text;
+    record_.time = time_now();
     record_.suite = o_.choice.suite;
     record_.math = o_.engine.strict_math ? "strict" : "default";
     record_.threshold = o_.limits.threshold;
@@ -151,13 +134,6 @@ private:
     return verdicts;
   }
 
-  void keep(size_t i, const Timings &t, const Verdict &v) {
-    judged_[i].verdict = v;
-    judged_[i].rounds = t.logs.size();
-    judged_[i].base = median(t.base);
-    judged_[i].candidate = median(t.candidate);
-  }
-
   std::vector<size_t> first_look() {
     Look look(base_, candidate_, o_.engine, o_.seed);
     describe(look);
@@ -172,9 +148,7 @@ private:
         notes_.push_back(cases_[i].name() + " was left out, since the base cannot run it: " + timings[i].missing);
         continue;
       }
-      keep(i, timings[i], verdicts[i]);
-      const double floor = 1 + o_.limits.floor;
-      j.outcome = verdicts[i].noisy ? "noisy" : verdicts[i].low > floor ? "slower" : verdicts[i].high < 1 / floor ? "faster" : "same";
+      j.keep(timings[i], verdicts[i], o_.limits);
       if (verdicts[i].suspect) suspects.push_back(i);
     }
     return suspects;
@@ -190,47 +164,9 @@ private:
       std::snprintf(text, sizeof text, "%s: first look %+.1f%%, second look %+.1f%%", cases_[i].name().c_str(),
                     100 * (judged_[i].verdict.ratio - 1), 100 * (verdicts[i].ratio - 1));
       notes_.push_back(text);
-      keep(i, timings[i], verdicts[i]);
-      judged_[i].outcome = verdicts[i].suspect ? "REGRESSION" : verdicts[i].noisy ? "noisy" : "slower";
-      if (!verdicts[i].suspect && !verdicts[i].noisy && verdicts[i].low <= 1 + o_.limits.floor) judged_[i].outcome = "same";
+      judged_[i].keep(timings[i], verdicts[i], o_.limits);
+      if (verdicts[i].suspect) judged_[i].outcome = kRegressionOutcome;
     }
-  }
-
-  size_t count(const char *outcome) const {
-    size_t n = 0;
-    for (const Judged &j : judged_) n += j.outcome == outcome;
-    return n;
-  }
-
-  int report() {
-    std::printf("\n%-58s %10s %10s %7s  %-16s %s\n", "case", "base ms", "cand. ms", "ratio", "95% interval", "");
-    for (size_t i = 0; i < cases_.size(); i++) {
-      const Judged &j = judged_[i];
-      if (j.outcome == "missing") continue;
-      std::printf("%-58s %10.4f %10.4f %7.3f  %.3f to %.3f   %s\n", cases_[i].name().c_str(), 1e3 * j.base, 1e3 * j.candidate,
-                  j.verdict.ratio, j.verdict.low, j.verdict.high, j.outcome.c_str());
-      record_.cases.push_back({cases_[i].name(), j.outcome, 1e3 * j.base, 1e3 * j.candidate, j.verdict.ratio, j.verdict.low,
-                               j.verdict.high, static_cast<int64_t>(j.rounds)});
-    }
-    for (const std::string &note : notes_) std::printf("%s\n", note.c_str());
-    const size_t regressions = count("REGRESSION"), noisy = count("noisy"), all = record_.cases.size();
-    const int status = regressions ? kRegression : noisy || !all ? kInconclusive : kPass;
-    record_.verdict = status == kRegression ? "regression" : status == kInconclusive ? "inconclusive" : "pass";
-    std::printf("\n%s: %zu cases, geometric mean of the ratios %.4f; %zu slower by more than %g%%, %zu too noisy to tell\n",
-                record_.verdict.c_str(), all, record_.mean_ratio(), regressions, 100 * o_.limits.threshold, noisy);
-    if (status == kInconclusive)
-      std::printf("A change of %g%% would not be seen in the noisy cases. Something else uses this machine, or its clock "
-                  "changes: try again when it is quiet, with another --cpu, or with more --rounds.\n",
-                  100 * o_.limits.threshold);
-    if (std::fflush(stdout) != 0) throw GateError("standard output cannot be written");
-    return status;
-  }
-
-  void save() {
-    if (!o_.json.empty()) write_record(o_.json, record_);
-    if (!o_.append.empty()) append_history(o_.append, record_);
-    history_.push_back(record_);
-    if (!o_.plot.empty()) write_text(o_.plot, history_page(history_));
   }
 };
 
@@ -255,6 +191,7 @@ int run(int argc, char **argv) {
   case GateOptions::List: return list_cases(o);
   case GateOptions::Draw: return draw(o);
   case GateOptions::Compare: return Gate(o).run();
+  case GateOptions::CompareResults: return compare_results(o);
   }
   return kUsage;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gate_options.h"
 
+#include "gate_results.h"
+
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
@@ -13,11 +15,15 @@ namespace bench {
 
 const char *const kGateUsage =
     "Usage: lamina-gate BASE.so CANDIDATE.so [options]     is the candidate slower than the base?\n"
+    "       lamina-gate BASE.jsonl CANDIDATE.jsonl [options]   the same of results that were measured in turns by\n"
+    "                                              'lamina plugin bench --json' or 'lamina-bench --json'\n"
     "       lamina-gate --append FILE.jsonl --plot FILE.html   draw a history, measure nothing\n"
     "       lamina-gate --list [--suite NAME]\n"
     "\n"
     "Both builds of liblamina run in this process, in turns. A case fails when it is slower by more than the threshold,\n"
-    "surely by more than the floor and 50 ns a run, and was so again when it was measured anew.\n"
+    "surely by more than the floor and 50 ns a run, and was so again when it was measured anew. Of results, the n-th object of\n"
+    "either file is a round; there must be 5 or more, and nothing can be measured anew: --threshold, --floor, --filter, --seed,\n"
+    "--json, --append and --plot are what holds for them.\n"
     "\n"
     "  --suite NAME      gate (default): every kind of layer, a quarter of a minute; or a suite of lamina-bench\n"
     "  --pass NAME       only this pass\n"
@@ -150,6 +156,9 @@ static void complete(GateOptions &o, const std::vector<std::string> &files, bool
   } else {
     o.base = files[0];
     o.candidate = files[1];
+    if (is_results(o.base) != is_results(o.candidate))
+      throw GateError("both must be builds of liblamina, or both results: " + o.base + ", " + o.candidate);
+    if (is_results(o.base)) o.action = GateOptions::CompareResults;
   }
   if (!floor_given) o.limits.floor = std::min(o.limits.floor, 0.4 * o.limits.threshold);
   if (o.limits.floor >= o.limits.threshold) throw GateError("--floor must be below --threshold");

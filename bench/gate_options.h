@@ -9,7 +9,7 @@
 namespace bench {
 
 struct GateOptions {
-  enum Action { Compare, Draw, List, Help, Version } action = Compare;
+  enum Action { Compare, CompareResults, Draw, List, Help, Version } action = Compare;
   std::string base, candidate;
   CaseChoice choice;
   EngineOptions engine;

@@ -7,7 +7,7 @@
 
 #include "attributes.h"
 #include "initialize.h"
-#include "plugin/search.h"
+#include "layer_type.h"
 
 typedef struct addition {
   lamina_graph *graph;
@@ -164,7 +164,8 @@ lamina_status lamina_graph_add(lamina_graph *graph, const char *type, const char
   lamina_status status = lamina_graph_check_name(graph, "node", name);
   if (status) return status;
   lamina_registration row;
-  if (!type || !lamina_registry_hold(context, type, &row)) return lamina_plugin_suggest(context, name, type ? type : "NULL");
+  status = lamina_layer_type_hold(context, type, name, &row);
+  if (status) return status;
   addition *a = lamina_alloc_zeroed(context, sizeof *a);
   if (!a) {
     lamina_module_release(context, row.module);

@@ -19,8 +19,8 @@ includes() {
 
 libc='assert.h ctype.h errno.h fenv.h float.h inttypes.h limits.h math.h stdalign.h stdarg.h stdatomic.h stdbool.h stddef.h stdint.h
   stdio.h stdlib.h string.h'
-posix='dirent.h dlfcn.h elf.h fcntl.h fnmatch.h langinfo.h locale.h malloc.h poll.h pthread.h sched.h signal.h strings.h sys/auxv.h sys/ioctl.h
-  sys/mman.h sys/resource.h sys/stat.h sys/time.h sys/types.h sys/wait.h termios.h time.h unistd.h'
+posix='dirent.h dlfcn.h elf.h fcntl.h fnmatch.h grp.h langinfo.h locale.h malloc.h poll.h pthread.h pwd.h sched.h signal.h strings.h sys/auxv.h sys/ioctl.h
+  sys/mman.h sys/resource.h sys/stat.h sys/time.h sys/types.h sys/utsname.h sys/wait.h termios.h time.h unistd.h'
 
 # arrows FOLDER HEADER...: the folder includes nothing but its own headers, the C library's and those named.
 arrows() {
@@ -59,7 +59,7 @@ arrows lib $posix hwloc.h jansson.h zlib.h lamina/lamina.h lamina/plugin.h lamin
   cpuid.h
 arrows tools $posix jansson.h lamina/lamina.h
 arrows examples lamina/lamina.h lamina/plugin.h
-arrows bench $posix sys/utsname.h lamina/lamina.h benchmark/benchmark.h dnnl.h dnnl.hpp jansson.h immintrin.h arm_neon.h
+arrows bench $posix lamina/lamina.h benchmark/benchmark.h dnnl.h dnnl.hpp jansson.h immintrin.h arm_neon.h
 
 only_in lib/cpu.c '__get_cpuid|__cpuid|cpuid\.h|xgetbv|getauxval|__builtin_cpu' lib kernels plugins tools examples
 only_in lib/dispatch.c 'lamina_kernels_(avx2|avx512|neon)\b' lib plugins tools examples

@@ -123,5 +123,60 @@ head -c -1 history.jsonl >damaged.jsonl
 # shellcheck disable=SC2086
 expect 2 'damaged.jsonl:2: the line is cut off' "$gate" "$library" "$library" $tiny --append damaged.jsonl
 
+# Results of `lamina plugin bench`: rounds of which the n-th of either file belong together. Times are made up here.
+# rounds FILE FACTOR NUMBER [SPREAD]: NUMBER rounds, the times of the first object times FACTOR, give or take SPREAD
+rounds() {
+  awk -v factor="$2" -v number="$3" -v spread="${4:-0.001}" '{
+    for (i = 1; i <= number; i++) {
+      rest = $0
+      line = ""
+      while (match(rest, /"lamina_seconds":[0-9.e-]+/)) {
+        value = substr(rest, RSTART + 17, RLENGTH - 17) * factor * (1 + spread * ((i * 7919) % 11 - 5) / 5)
+        line = line substr(rest, 1, RSTART - 1) sprintf("\"lamina_seconds\":%.9g", value)
+        rest = substr(rest, RSTART + RLENGTH)
+      }
+      print line rest
+    } }' measured.json >"$1"
+}
+lamina=$build/tools/lamina
+expect 0 '' "$lamina" plugin bench "$build/examples/softsign.so" --shape 64,256 --time 0.01 --threads 1 --json
+cp out measured.json
+rounds base.jsonl 1 9
+rounds same.jsonl 1.01 9
+rounds slow.jsonl 1.1 9
+rounds fast.jsonl 0.8 9
+rounds noisy.jsonl 1 9 0.4
+expect 0 '0 slower by more than 5%' "$gate" base.jsonl same.jsonl --json result.json --append results.jsonl
+grep -q '"suite": "results"' result.json || bad 'the result is not that of results'
+expect 0 'faster' "$gate" base.jsonl fast.jsonl
+expect 1 'forward/plugin/softsign_256/b64/t1/generic/default' "$gate" base.jsonl slow.jsonl
+expect 1 'REGRESSION' "$gate" base.jsonl slow.jsonl --filter backward
+expect 0 'threshold 20%' "$gate" base.jsonl slow.jsonl --threshold 20%
+expect 3 'too noisy' "$gate" base.jsonl noisy.jsonl
+rounds few.jsonl 1 4
+expect 2 '4 rounds; 5 are needed' "$gate" few.jsonl few.jsonl
+expect 2 'must take turns' "$gate" base.jsonl few.jsonl
+expect 2 'no such case' "$gate" base.jsonl same.jsonl --filter nothing-has-this-name
+expect 2 'or both results' "$gate" base.jsonl "$library"
+sed '3s/"cpu":"[^"]*"/"cpu":"another"/' same.jsonl >bad.jsonl
+expect 2 'different machines' "$gate" base.jsonl bad.jsonl
+sed '4s/"forward\/plugin/"forwards\/plugin/' same.jsonl >bad.jsonl
+expect 2 'bad.jsonl: not every round has the case forward/plugin/' "$gate" base.jsonl bad.jsonl
+sed '2s/"lamina_seconds":[0-9.e-]*/"lamina_seconds":0/' same.jsonl >bad.jsonl
+expect 2 'bad.jsonl: object 2: ' "$gate" base.jsonl bad.jsonl
+sed '2s/"machine"/"engine"/' same.jsonl >bad.jsonl
+expect 2 "bad.jsonl: object 2: 'machine' is missing" "$gate" base.jsonl bad.jsonl
+head -c -20 same.jsonl >bad.jsonl
+expect 2 'bad.jsonl: object 9: not JSON' "$gate" base.jsonl bad.jsonl
+# lamina-bench writes the same form, over several lines.
+if [ -x "$build/bench/lamina-bench" ]; then
+  for round in 1 2 3 4 5; do
+    "$build/bench/lamina-bench" --compare --suite resnet50 --pass softmax --time 0.005 --json one.json >out 2>err ||
+      bad "lamina-bench: round $round"
+    cat one.json >>bench.jsonl
+  done
+  expect 0 'softmax/resnet50' "$gate" bench.jsonl bench.jsonl
+fi
+
 echo "$checks checks, $failed failed"
 [ $failed -eq 0 ]

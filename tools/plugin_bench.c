@@ -10,6 +10,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
+#include <time.h>
 
 typedef struct bench_settings {
   common_settings common;
@@ -36,7 +38,7 @@ typedef struct bench {
   const char *isa;
   int threads;
   double flops, bytes; /* a second: the roof */
-  json_t *results;
+  json_t *shapes;
 } bench;
 
 typedef struct shape {
@@ -192,8 +194,16 @@ static lamina_status measure(bench *b, lamina_exec *exec, bool train, double *fo
   return status;
 }
 
-static void tell(bench *b, const char *layer, const char *pass, const lamina_node_info *n, double flops, double bytes,
-                 double ms) {
+/* "swish_56x56x64": the layer and its input without the batch, and what tells it from others of that shape. */
+static void shape_text(const bench *b, const char *layer, const shape *s, char *text, size_t bytes) {
+  size_t used = (size_t)snprintf(text, bytes, "%.60s", layer);
+  for (int i = 1; i < s->rank; i++)
+    used += (size_t)snprintf(text + used, bytes - used, "%c%lld", i > 1 ? 'x' : '_', (long long)s->dim[i]);
+  if (b->set->attributes && used < bytes) snprintf(text + used, bytes - used, "_%.40s", b->set->attributes);
+}
+
+static void tell(bench *b, const char *layer, const shape *s, const char *pass, const lamina_node_info *n, double flops,
+                 double bytes, double ms) {
   const double roof = fmax(flops / b->flops, bytes / b->bytes) * 1e3;
   const double percent = ms > 0 ? 100 * roof / ms : 0;
   if (!b->set->common.json && !(flops > 0) && !(bytes > 0))
@@ -203,9 +213,18 @@ static void tell(bench *b, const char *layer, const char *pass, const lamina_nod
     printf("%-16s %-9s %-8s %-24s %10.4f %9.1f %9.1f %8.1f%% (%s)\n", layer, pass, b->isa, n->algorithm, ms,
            flops / ms * 1e-6, bytes / ms * 1e-6, percent,
            flops / b->flops > bytes / b->bytes ? "arithmetic" : "memory");
-  json_array_append_new(b->results, json_pack("{s:s s:s s:s s:s s:s s:f s:f s:f s:f}", "layer", layer, "pass", pass,
-                                              "isa", b->isa, "kernel", n->kernel, "algorithm", n->algorithm, "ms", ms,
-                                              "flops", flops, "bytes", bytes, "roofline_percent", percent));
+  char text[160], name[256];
+  shape_text(b, layer, s, text, sizeof text);
+  snprintf(name, sizeof name, "%s/plugin/%s/b%lld/t%d", pass, text, (long long)s->dim[0], b->threads);
+  json_array_append_new(
+      b->shapes,
+      json_pack("{s:s s:s s:s s:s s:s s:s s:s s:I s:i s:s s:s s:s s:f s:f s:f s:f s:f s:f s:f s:f}", "name", name, "pass",
+                pass, "isa", b->isa, "suite", "plugin", "layer", layer, "shape", text, "mode", "default", "batch",
+                (json_int_t)s->dim[0], "threads", b->threads, "kernel", n->kernel, "algorithm", n->algorithm, "attributes",
+                b->set->attributes ? b->set->attributes : "", "lamina_seconds", ms * 1e-3, "flops", flops, "bytes", bytes,
+                "gflops", ms > 0 ? flops / ms * 1e-6 : 0, "percent_of_peak", ms > 0 ? flops / ms * 1e5 / b->flops : 0,
+                "peak_gflops", b->flops * 1e-9, "percent_of_bandwidth", ms > 0 ? bytes / ms * 1e5 / b->bytes : 0,
+                "percent_of_roofline", percent));
 }
 
 static lamina_status time_shape(bench *b, const lamina_layer *layer, const shape *s, bool train) {
@@ -223,8 +242,8 @@ static lamina_status time_shape(bench *b, const lamina_layer *layer, const shape
   if (!status) status = set_inputs(exec, graph, s->dim[0], memory);
   if (!status) status = lamina_plan_node(plan, 0, &info);
   if (!status) status = measure(b, exec, train, &forward, &backward);
-  if (!status && !train) tell(b, layer->name, "forward", &info, info.flops, info.bytes, forward);
-  if (!status && train) tell(b, layer->name, "backward", &info, info.backward_flops, info.backward_bytes, backward);
+  if (!status && !train) tell(b, layer->name, s, "forward", &info, info.flops, info.bytes, forward);
+  if (!status && train) tell(b, layer->name, s, "backward", &info, info.backward_flops, info.backward_bytes, backward);
   lamina_exec_destroy(exec);
   lamina_plan_destroy(plan);
   lamina_graph_destroy(graph);
@@ -283,20 +302,35 @@ static int time_all(bench *b, const session *s) {
     const lamina_context_options o = {.size = sizeof o, .isa = isa, .threads = s->info.threads};
     if (lamina_context_create(&o, &b->context)) return fail("no context for %s", isa);
     b->isa = isa;
+    b->threads = s->info.threads;
     status = time_isa(b);
     lamina_context_destroy(b->context);
   }
   return status;
 }
 
+/* As in the results of lamina-bench: lamina-gate reads both. */
+static json_t *machine_json(const session *s) {
+  const lamina_context_info *i = &s->info;
+  struct utsname system = {0};
+  const time_t now = time(NULL);
+  struct tm utc = {0};
+  char date[32];
+  uname(&system);
+  strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+  return json_pack("{s:s s:s s:s s:i s:i s:I s:I s:I s:s s:s}", "lamina", lamina_version(), "cpu", i->cpu, "isa", i->isa,
+                   "cores", i->cores, "threads", i->threads, "l1_bytes", (json_int_t)i->l1, "l2_bytes", (json_int_t)i->l2,
+                   "l3_bytes", (json_int_t)i->l3, "kernel", system.release, "date", date);
+}
+
 static int run_command(const command *self, int argc, char **argv) {
   bench_settings set = {.seconds = 0.3};
   parsed line;
   session s = {0};
-  bench b = {.set = &set, .results = json_array()};
+  bench b = {.set = &set, .shapes = json_array()};
   int status = options_parse(self, argc, argv, &set, &line);
   if (status != OPTIONS_RUN) {
-    json_decref(b.results);
+    json_decref(b.shapes);
     return status;
   }
   b.argument = line.argument[0];
@@ -305,10 +339,9 @@ static int run_command(const command *self, int argc, char **argv) {
   status = set.built_in || path ? session_open(&s, self, &set.common) : fail("%s: %s", b.argument, strerror(errno));
   if (!status) status = time_all(&b, &s);
   if (!status && set.common.json)
-    status =
-        print_json(json_pack("{s:s s:i s:O}", "file", b.argument, "threads", s.info.threads, "results", b.results));
+    status = print_json(json_pack("{s:s s:o s:O}", "file", b.argument, "machine", machine_json(&s), "shapes", b.shapes));
   session_close(&s);
-  json_decref(b.results);
+  json_decref(b.shapes);
   free(path);
   return status;
 }
@@ -323,7 +356,7 @@ const command command_plugin_bench = {
         "Times forward and backward of every layer of FILE on every instruction set. The roofline is the larger of the "
         "FLOPs\n"
         "that the layer declares over the GEMM service's rate and its bytes over that of a copy through memory, both\n"
-        "measured here; data that stays in cache can be above 100%.",
+        "measured here; data that stays in cache can be above 100%. Objects of --json are what lamina-gate compares.",
     .examples =
         "  lamina plugin bench ./swish.so --threads 1\n  lamina plugin bench ./swish.so --shape 8,56,56,64 --json\n"
         "  lamina plugin bench --builtin linear --attributes out_features=512 --shape 64,1024",

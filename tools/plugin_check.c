@@ -40,6 +40,7 @@ typedef struct checker {
   uint64_t seed;
   json_t *failures, *not_compared; /* not_compared: layers whose gradient deliberately is no derivative */
   int failed, checks, cases;
+  int output; /* what children print, which a layer must not */
   bool layer_failed; /* the one that is checked now */
 } checker;
 
@@ -99,7 +100,11 @@ static void check_kernel(check_case *c, const check_target *t, const lamina_kern
   if (stage == STAGE_AROUND) check_claims(c, kernel, context);
   if (stage == STAGE_AROUND) check_batch(c, kernel, context);
   if (stage == STAGE_AROUND) check_leaks(c, kernel, context);
+  if (stage == STAGE_AROUND) check_epilogues(c, kernel, context);
+  if (stage == STAGE_AROUND) check_nested(c, kernel, context, LAMINA_INFER);
   if (stage == STAGE_BACKWARD) check_backward(c, kernel, context);
+  if (stage == STAGE_BACKWARD) check_nested(c, kernel, context, LAMINA_TRAIN);
+  if (stage == STAGE_BACKWARD) check_states(c, kernel, context);
   if (stage == STAGE_GRADIENTS && !check->stops_gradient) check_gradients(c, kernel, context);
   if (isa == 0 && (stage == STAGE_AROUND || stage == STAGE_BACKWARD)) check_threads(c, t, kernel, mode);
 }
@@ -119,6 +124,7 @@ static void check_case_run(const check_target *t, int64_t number) {
   check->skipped = 1;
   check->stops_gradient = (layer->flags & LAMINA_LAYER_STOPS_GRADIENT) != 0;
   if (!check_case_make(c, layer, t->seed, number, t->context[0])) return;
+  check_infer_failures(c, t->context[0]);
   check_case_values(c, false);
   for (int stage = 0; stage < STAGES; stage++) {
     for (const lamina_kernel *const *k = layer->kernels; *k; k++) {
@@ -132,6 +138,8 @@ static void check_case_run(const check_target *t, int64_t number) {
 }
 
 static _Noreturn void child(const checker *k, int64_t number) {
+  dup2(k->output, STDOUT_FILENO);
+  dup2(k->output, STDERR_FILENO);
   guard_start();
   if (number == LIST_LAYERS)
     list_layers(&k->target, k->set->layer);
@@ -139,6 +147,7 @@ static _Noreturn void child(const checker *k, int64_t number) {
     check_load_unload(k->target.file);
   else
     check_case_run(&k->target, number);
+  fflush(NULL);
   check->finished = 1;
   _exit(0);
 }
@@ -174,13 +183,30 @@ static void await(pid_t process, double seconds) {
   }
 }
 
+/* A layer that prints writes into the program's own output. What a process says as it dies is for people. */
+static void look_at_output(const checker *k) {
+  char text[400], message[500];
+  const ssize_t n = pread(k->output, text, sizeof text - 1, 0);
+  if (n <= 0) return;
+  text[n] = '\0';
+  if (check->failed) {
+    fprintf(stderr, "%s\n", text);
+    return;
+  }
+  text[strcspn(text, "\n")] = '\0';
+  snprintf(message, sizeof message, "it prints '%s': the program's output is not a layer's; node->host->log is", text);
+  found("prints", message);
+}
+
 static int run_child(checker *k, int64_t number) {
   memset(check, 0, sizeof *check);
+  if (ftruncate(k->output, 0) || lseek(k->output, 0, SEEK_SET)) return fail("a temporary file: %s", strerror(errno));
   fflush(NULL);
   const pid_t process = fork();
   if (process < 0) return fail("cannot start a process: %s", strerror(errno));
   if (process == 0) child(k, number);
   await(process, (double)k->set->timeout);
+  look_at_output(k);
   k->checks += check->checks;
   return EXIT_OK;
 }
@@ -297,7 +323,7 @@ static int run_command(const command *self, int argc, char **argv) {
   check_settings set = {.number = -1, .cases = 24, .timeout = 60};
   parsed line;
   session s = {0};
-  checker k = {.set = &set};
+  checker k = {.set = &set, .output = memfd_create("output", MFD_CLOEXEC)};
   int status = options_parse(self, argc, argv, &set, &line);
   if (status != OPTIONS_RUN) return status;
   k.argument = line.argument[0];
@@ -308,7 +334,7 @@ static int run_command(const command *self, int argc, char **argv) {
   check = mmap(NULL, sizeof *check, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   k.failures = json_array();
   k.not_compared = json_array();
-  if (check == MAP_FAILED || !k.failures || !k.not_compared) return fail("out of memory");
+  if (check == MAP_FAILED || k.output < 0 || !k.failures || !k.not_compared) return fail("out of memory");
   if (!set.built_in && !path) return fail("%s: %s", k.argument, strerror(errno));
   status = session_open(&s, self, &set.common);
   if (!status && set.built_in && !lamina_layer_find(s.context, k.argument, NULL))
@@ -322,6 +348,7 @@ static int run_command(const command *self, int argc, char **argv) {
   json_decref(k.not_compared);
   free(path);
   munmap(check, sizeof *check);
+  close(k.output);
   return status;
 }
 

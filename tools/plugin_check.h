@@ -5,7 +5,8 @@
  *   plugin_check_memory.c   buffers between guard pages, and what a fault in one of them means
  *   plugin_check_host.c     the services that a layer is given, watched
  *   plugin_check_case.c     attributes, shapes and values, from the layer's declarations and a seed
- *   plugin_check_run.c      one run of one kernel on one case
+ *   plugin_check_run.c      one run of one kernel on one case   plugin_check_result.c   what it wrote
+ *   plugin_check_promises.c what a layer promises beyond that: states, epilogues, calls within calls, its failures
  *   plugin_check_forward.c  what must hold for a forward   plugin_check_gradient.c   for a backward
  *   plugin_check_library.c  loading, unloading, and the way through a graph and files
  */
@@ -74,6 +75,8 @@ typedef struct check_host {
   uint32_t poison; /* what allocated memory is filled with */
   int allocations, outstanding;
   int failures;      /* calls of fail during this callback */
+  void (*nested)(void *arg); /* run in the midst of a call, or NULL */
+  void *nested_arg;
   char message[300]; /* of the last one */
 } check_host;
 
@@ -109,8 +112,13 @@ bool check_case_make(check_case *c, const lamina_layer *layer, uint64_t seed, in
                      const lamina_context *context);
 /* Fills in outputs' and parameters' shapes for the inputs' through the layer's infer. */
 lamina_status check_case_infer(check_case *c, const lamina_context *context);
+/* The same with allocation `fail_at` of host->alloc failing (-1: none); the number of allocations that it makes. */
+lamina_status check_case_infer_failing(check_case *c, const lamina_context *context, int fail_at, int *allocations);
 /* Values for all inputs, parameters and gradients; `positive`: none below 0.5. */
 void check_case_values(check_case *c, bool positive);
+/* The same case with other numbers in inputs and parameters, which may be run beside it. */
+void check_other_values(const check_case *c, check_case *other);
+void check_other_release(check_case *other);
 void check_case_describe(const check_case *c, char *text, size_t bytes);
 
 /* ---- run ------------------------------------------------------------------------------------------------------- */
@@ -126,13 +134,33 @@ typedef struct run_options {
   uint32_t poison_out, poison_work, poison_saved;
   uint64_t leave_inputs, leave_params; /* gradients that are not asked for */
   bool accumulate;
+  bool frozen, recompute;          /* lamina_node's frozen_states; a second forward with `recompute` */
+  uint32_t epilogue;               /* LAMINA_EPILOGUE_* that the kernel is to apply */
+  const struct check_case *nested; /* run in the midst of each call */
 } run_options;
+
+/* The parts of an epilogue, element i or channel i. */
+#define EPILOGUE_SCALE(i) (0.5f + 0.1f * (float)((i) % 7))
+#define EPILOGUE_SHIFT(i) (0.2f * (float)((i) % 5) - 0.4f)
+#define EPILOGUE_ADD(i) (0.1f * (float)((i) % 11) - 0.5f)
+#define EPILOGUE_LOW (-0.4f)
+#define EPILOGUE_HIGH 0.6f
+#define EPILOGUE_SLOPE 0.75f
+#define EPILOGUE_OFFSET 0.125f
+
+/* What the process holds. */
+typedef struct check_usage {
+  size_t heap, mapped; /* bytes; mapped: without the heap */
+  int files, maps;
+} check_usage;
+check_usage check_used(void);
 
 /* Copies of what a run wrote. */
 typedef struct run_result {
   lamina_status status;
   int allocations, outstanding;
-  size_t leaked; /* bytes of the heap */
+  size_t leaked, mapped; /* bytes of the heap and of other mappings that repeated forwards left */
+  int opened;            /* descriptors */
   int count;
   struct {
     char name[48];
@@ -155,6 +183,8 @@ int64_t run_difference(const run_result *a, const run_result *b, int *at);
 /* The same beyond a tolerance relative to each value's largest element. */
 int64_t run_distance(const run_result *a, const run_result *b, double tolerance, int *at);
 double run_element(const run_result *r, int at, int64_t i);
+/* Whether supports and plan accept the case, as the options say. */
+bool kernel_takes(const check_case *c, const run_options *o);
 bool kernel_runs(const check_case *c, const lamina_kernel *kernel, const lamina_context *context, lamina_mode mode);
 
 /* ---- checks ---------------------------------------------------------------------------------------------------- */
@@ -180,6 +210,10 @@ void check_kernels_agree(check_case *c, const check_target *t, lamina_mode mode)
 void check_threads(check_case *c, const check_target *t, const lamina_kernel *kernel, lamina_mode mode);
 void check_leaks(check_case *c, const lamina_kernel *kernel, lamina_context *context);
 void check_batch(check_case *c, const lamina_kernel *kernel, lamina_context *context);
+void check_states(check_case *c, const lamina_kernel *kernel, lamina_context *context);
+void check_epilogues(check_case *c, const lamina_kernel *kernel, lamina_context *context);
+void check_nested(check_case *c, const lamina_kernel *kernel, lamina_context *context, lamina_mode mode);
+void check_infer_failures(check_case *c, const lamina_context *context);
 void check_save_load(check_case *c, const check_target *t);
 void check_load_unload(const char *file);
 

@@ -210,11 +210,17 @@ static void make_shapes(check_case *c, int class, int attempt) {
 }
 
 lamina_status check_case_infer(check_case *c, const lamina_context *context) {
+  return check_case_infer_failing(c, context, -1, NULL);
+}
+
+lamina_status check_case_infer_failing(check_case *c, const lamina_context *context, int fail_at, int *allocations) {
   check_host h;
   guard *memory = guard_new("node", sizeof(lamina_node), 8, false);
   lamina_node *node = (lamina_node *)(void *)memory->data;
   lamina_tensor before[LAMINA_MAX_PORTS];
   check_host_open(&h, context, 0);
+  h.fail_at = fail_at;
+  check->allocation_fails = fail_at >= 0;
   for (c->n_outputs = 0; check_port(c->layer, LAMINA_PORT_OUTPUT, c->n_outputs);) c->n_outputs++;
   for (c->n_params = 0; check_port(c->layer, LAMINA_PORT_PARAMETER, c->n_params);) c->n_params++;
   memset(c->outputs, 0, sizeof c->outputs);
@@ -233,6 +239,9 @@ lamina_status check_case_infer(check_case *c, const lamina_context *context) {
   node->outputs = c->outputs;
   node->params = c->params;
   const lamina_status status = c->layer->infer(node);
+  check->allocation_fails = 0;
+  if (allocations) *allocations = h.allocations;
+  if (h.outstanding) check_fail("leak", "infer: keeps %d blocks of host->alloc", h.outstanding);
   if (!status && h.failures)
     check_fail("error-ignored", "infer: calls host->fail (\"%s\") and returns LAMINA_OK", h.message);
   if (memcmp(before, c->inputs, sizeof before)) check_fail("shape", "infer: changes the shape of an input");

@@ -41,24 +41,18 @@ static bool depends_on_more_than_state(const check_case *c, const run_options *o
 /* Runs again in the same way, and after a run on other values. */
 static void check_repeats(check_case *c, const run_options *o, const run_result *first, const char *what) {
   run_result again, other;
-  check_case changed = *c;
+  check_case changed;
   int at;
   check_run(c, o, &again);
   int64_t i = run_difference(first, &again, &at);
-  for (int k = 0; k < c->n_inputs && i < 0; k++) {
-    changed.inputs[k].data = malloc(check_bytes(&c->inputs[k]) + 8);
-    if (!changed.inputs[k].data) check_fail("checker", "out of memory");
-    memcpy(changed.inputs[k].data, c->inputs[k].data, check_bytes(&c->inputs[k]));
-    for (int64_t e = 0; c->inputs[k].dtype == LAMINA_F32 && e < check_count(&c->inputs[k]); e++)
-      ((float *)changed.inputs[k].data)[e] *= 0.5f;
-  }
   if (i < 0) {
+    check_other_values(c, &changed);
     check_run(&changed, o, &other);
     run_release(&other);
     run_release(&again);
     check_run(c, o, &again);
     i = run_difference(first, &again, &at);
-    for (int k = 0; k < c->n_inputs; k++) free(changed.inputs[k].data);
+    check_other_release(&changed);
   }
   if (i >= 0 && depends_on_more_than_state(c, o))
     check_fail("nondeterministic", "%s: the same call gives another result: %s[%lld] is %.9g, then %.9g", what,
@@ -186,6 +180,9 @@ void check_leaks(check_case *c, const lamina_kernel *kernel, lamina_context *con
   check_run(c, &o, &r);
   if (r.leaked >= REPEATS / 2 * 8)
     check_fail("leak", "forward: the heap grows by %zu bytes over %d calls", r.leaked, REPEATS * 3 / 4);
+  if (r.mapped >= REPEATS / 2 * 4096)
+    check_fail("leak", "forward: mappings grow by %zu bytes over %d calls", r.mapped, REPEATS * 3 / 4);
+  if (r.opened >= REPEATS / 2) check_fail("leak", "forward: %d calls leave %d open files", REPEATS * 3 / 4, r.opened);
   run_release(&r);
   check_held();
 }

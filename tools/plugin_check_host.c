@@ -87,7 +87,9 @@ static void host_parallel(const lamina_host *host, int64_t tasks, void (*task)(v
                           void *arg) {
   check_host *h = owner_of(host);
   watched_task w = {task, arg, tasks, h->reversed};
+  if (h->nested) h->nested(h->nested_arg);
   h->real->parallel(h->real, tasks, run_task, &w);
+  if (h->nested) h->nested(h->nested_arg);
 }
 
 static void host_random(const lamina_host *host, uint64_t seed, uint64_t offset, int64_t n, float *out) {
@@ -101,8 +103,9 @@ static size_t host_gemm_workspace(const lamina_host *host, const lamina_gemm *ge
 }
 
 static void host_gemm(const lamina_host *host, const lamina_gemm *gemm) {
-  const lamina_host *real = owner_of(host)->real;
-  real->gemm(real, gemm);
+  check_host *h = owner_of(host);
+  if (h->nested) h->nested(h->nested_arg);
+  h->real->gemm(h->real, gemm);
 }
 
 static size_t host_gemm_packed_bytes(const lamina_host *host, int64_t k, int64_t n) {

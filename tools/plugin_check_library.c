@@ -3,7 +3,6 @@
 #include "plugin_check.h"
 
 #include <dlfcn.h>
-#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -341,19 +340,9 @@ void check_save_load(check_case *c, const check_target *t) {
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
 
-static int count_maps(void) {
-  int lines = 0, letter;
-  FILE *f = fopen("/proc/self/maps", "r");
-  if (!f) return 0;
-  while ((letter = getc(f)) != EOF) lines += letter == '\n';
-  fclose(f);
-  return lines;
-}
-
 void check_load_unload(const char *file) {
   enum { LOADS = 1000, WARM = 50 };
-  struct mallinfo2 before = mallinfo2();
-  int maps = 0;
+  check_usage before = check_used();
   char *path = realpath(file, NULL);
   check_phase("loading and unloading");
   const uint64_t control = check_fp_control();
@@ -362,18 +351,18 @@ void check_load_unload(const char *file) {
     if (!handle) check_fail("load", "loading number %d fails: %s", i + 1, dlerror());
     if (check_fp_control() != control) check_fail("fp-control", "loading changes the floating-point control word");
     dlclose(handle);
-    if (i == WARM) {
-      before = mallinfo2();
-      maps = count_maps();
-    }
+    if (i == WARM) before = check_used();
   }
   void *still = path ? dlopen(path, RTLD_NOW | RTLD_NOLOAD) : NULL;
   if (still) check_fail("load", "it stays loaded after it was unloaded");
-  const struct mallinfo2 after = mallinfo2();
-  if (after.uordblks + after.hblkhd > before.uordblks + before.hblkhd + 8 * (LOADS - WARM))
-    check_fail("leak", "loading and unloading %d times leaves %zu bytes", LOADS - WARM,
-               after.uordblks + after.hblkhd - before.uordblks - before.hblkhd);
-  if (count_maps() > maps + 20) check_fail("leak", "loading and unloading leaves mappings behind");
+  const check_usage after = check_used();
+  if (after.heap > before.heap + 8 * (LOADS - WARM))
+    check_fail("leak", "loading and unloading %d times leaves %zu bytes", LOADS - WARM, after.heap - before.heap);
+  if (after.files > before.files)
+    check_fail("leak", "loading and unloading %d times leaves %d open files", LOADS - WARM, after.files - before.files);
+  if (after.maps > before.maps + 20 || after.mapped > before.mapped + (size_t)(LOADS - WARM) * 1024)
+    check_fail("leak", "loading and unloading %d times leaves mappings of %zu bytes", LOADS - WARM,
+               after.mapped - before.mapped);
   free(path);
   check_held();
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "plugin_check.h"
 
-#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +75,38 @@ static void set_needs(run *r) {
   if (r->o->accumulate) r->node->accumulate_inputs = r->node->need_inputs;
 }
 
+static void line(int64_t n, const float *parameters, const float *x, float *y) {
+  for (int64_t i = 0; i < n; i++) y[i] = parameters[0] * x[i] + parameters[1];
+}
+
+/* The parts that are asked for; check_epilogues knows what they make of an output. */
+static void set_epilogue(run *r) {
+  lamina_epilogue *e = &r->node->epilogue;
+  const lamina_tensor *y = &r->c->outputs[0];
+  const size_t channels = y->rank ? (size_t)y->dim[y->rank - 1] : 1;
+  *e = (lamina_epilogue){.size = sizeof *e, .parts = r->o->epilogue, .lo = -INFINITY, .hi = INFINITY};
+  if (e->parts & LAMINA_EPILOGUE_AFFINE) {
+    float *scale = (float *)(void *)keep(r, guard_new("epilogue.scale", channels * sizeof *scale, 4, false))->data;
+    float *shift = (float *)(void *)keep(r, guard_new("epilogue.shift", channels * sizeof *shift, 4, false))->data;
+    for (size_t i = 0; i < channels; i++) scale[i] = EPILOGUE_SCALE(i), shift[i] = EPILOGUE_SHIFT(i);
+    e->scale = scale;
+    e->shift = shift;
+  }
+  if (e->parts & LAMINA_EPILOGUE_ADD) {
+    guard *add = keep(r, guard_new("epilogue.add", check_bytes(y), 4, false));
+    e->add = *y;
+    e->add.data = add->data;
+    for (int64_t i = 0; i < check_count(y); i++) ((float *)e->add.data)[i] = EPILOGUE_ADD(i);
+    guard_protect(add, GUARD_READ);
+  }
+  if (e->parts & LAMINA_EPILOGUE_CLAMP) e->lo = EPILOGUE_LOW, e->hi = EPILOGUE_HIGH;
+  if (e->parts & LAMINA_EPILOGUE_ACTIVATION) {
+    e->activation = line;
+    e->parameters[0] = EPILOGUE_SLOPE;
+    e->parameters[1] = EPILOGUE_OFFSET;
+  }
+}
+
 static void make_node(run *r) {
   const check_case *c = r->c;
   const size_t extra = r->o->newer ? EXTRA : 0;
@@ -103,20 +134,38 @@ static void make_node(run *r) {
   r->node->d_inputs = tensors(r, "node->d_inputs", c->inputs, c->n_inputs);
   r->node->d_outputs = tensors(r, "node->d_outputs", c->outputs, c->n_outputs);
   r->node->d_params = tensors(r, "node->d_params", c->params, c->n_params);
-  r->node->epilogue.size = sizeof r->node->epilogue;
-  r->node->epilogue.lo = -INFINITY;
-  r->node->epilogue.hi = INFINITY;
+  r->node->frozen_states = r->o->frozen;
+  guard_protect(attrs, GUARD_READ);
+  set_epilogue(r);
   set_needs(r);
 }
 
 typedef lamina_status callback(const lamina_node *node);
+
+/* Another run of the same kernel, as another thread could have one between any two moments of this run. */
+static void run_nested(void *arg) {
+  const run *r = arg;
+  run_options o = *r->o;
+  run_result other;
+  char phase[sizeof check->phase];
+  memcpy(phase, check->phase, sizeof phase);
+  o.nested = NULL;
+  o.tolerate = true;
+  check_run(r->o->nested, &o, &other);
+  run_release(&other);
+  memcpy(check->phase, phase, sizeof phase);
+}
 
 /* Runs one callback and looks at what it must leave alone. */
 static lamina_status call(run *r, callback *function, const char *name) {
   const uint64_t control = check_fp_control();
   check_phase("%s", name);
   r->host.failures = 0;
+  r->host.nested = r->o->nested ? run_nested : NULL;
+  r->host.nested_arg = r;
+  guard_protect(r->all[0], GUARD_READ); /* the node */
   const lamina_status status = function(r->node);
+  guard_protect(r->all[0], GUARD_READ_WRITE);
   if (check_fp_control() != control)
     check_fail("fp-control", "%s: changes the floating-point control word (rounding, flush to zero)", name);
   if (!status && r->host.failures)
@@ -275,16 +324,27 @@ static void take_backward(run *r, run_result *result) {
     if (r->dp[i]) take(result, r->dp[i], &r->c->params[i], true, LAMINA_PORT_PARAMETER, i);
 }
 
-/* Bytes by which malloc's heap grows; the first calls may fill caches. */
-static size_t grown(run *r) {
-  struct mallinfo2 before = mallinfo2();
+/* What the process holds after many calls more than before them; the first calls may fill caches. */
+static void grown(run *r, run_result *result) {
+  check_usage before = check_used(), after;
   for (int i = 0; i < r->o->repeat; i++) {
-    if (i == r->o->repeat / 4) before = mallinfo2();
-    if (call(r, r->o->kernel->forward, "forward")) return 0;
+    if (i == r->o->repeat / 4) before = check_used();
+    if (call(r, r->o->kernel->forward, "forward")) return;
   }
-  const struct mallinfo2 after = mallinfo2();
-  const size_t first = before.uordblks + before.hblkhd, last = after.uordblks + after.hblkhd;
-  return last > first ? last - first : 0;
+  after = check_used();
+  result->leaked = after.heap > before.heap ? after.heap - before.heap : 0;
+  result->mapped = after.mapped > before.mapped ? after.mapped - before.mapped : 0;
+  result->opened = after.files - before.files;
+}
+
+/* Forward once more between forward and backward, whose outputs were not kept. */
+static lamina_status again(run *r) {
+  r->node->recompute = 1;
+  for (int i = 0; i < r->c->n_outputs; i++)
+    for (size_t k = 0; k + 4 <= r->y[i]->bytes; k += 4) memcpy(r->y[i]->data + k, &r->o->poison_out, 4);
+  const lamina_status status = call(r, r->o->kernel->forward, "forward, once more (recompute)");
+  r->node->recompute = 0;
+  return status;
 }
 
 void check_run(const check_case *c, const run_options *o, run_result *result) {
@@ -293,14 +353,15 @@ void check_run(const check_case *c, const run_options *o, run_result *result) {
   snprintf(check->kernel, sizeof check->kernel, "%s", o->kernel->name);
   snprintf(check->isa, sizeof check->isa, "%s", lamina_context_host(o->context)->cpu->isa);
   make_node(&r);
-  lamina_status status = plan(&r, &result->cost);
-  if (!status) bind(&r);
   r.host.fail_at = o->fail_at;
   check->allocation_fails = o->fail_at >= 0;
+  lamina_status status = plan(&r, &result->cost);
+  if (!status) bind(&r);
   if (!status && o->kernel->pack && result->cost.packed) status = call(&r, o->kernel->pack, "pack");
   if (!status) bind_values(&r);
   if (!status) status = call(&r, o->kernel->forward, "forward");
-  if (!status && o->repeat) result->leaked = grown(&r);
+  if (!status && o->recompute) status = again(&r);
+  if (!status && o->repeat) grown(&r, result);
   if (!status) take_forward(&r, result);
   if (!status && o->backward) {
     bind_gradients(&r);
@@ -317,56 +378,10 @@ void check_run(const check_case *c, const run_options *o, run_result *result) {
   check_host_close(&r.host);
 }
 
-void run_release(run_result *result) {
-  for (int i = 0; i < result->count; i++) free(result->value[i].tensor.data);
-  result->count = 0;
-}
-
-static size_t size_of(const lamina_tensor *t) { return t->dtype == LAMINA_I64 ? 8 : t->dtype == LAMINA_U8 ? 1 : 4; }
-
-int64_t run_difference(const run_result *a, const run_result *b, int *at) {
-  for (*at = 0; *at < a->count && *at < b->count; ++*at) {
-    const char *p = a->value[*at].tensor.data, *q = b->value[*at].tensor.data;
-    const size_t bytes = check_bytes(&a->value[*at].tensor);
-    if (!memcmp(p, q, bytes)) continue;
-    for (size_t i = 0; i < bytes; i++)
-      if (p[i] != q[i]) return (int64_t)(i / size_of(&a->value[*at].tensor));
-  }
-  return -1;
-}
-
-double run_element(const run_result *r, int at, int64_t i) {
-  const lamina_tensor *t = &r->value[at].tensor;
-  switch (t->dtype) {
-  case LAMINA_I64:
-    return (double)((const int64_t *)t->data)[i];
-  case LAMINA_I32:
-    return ((const int32_t *)t->data)[i];
-  case LAMINA_U8:
-    return ((const uint8_t *)t->data)[i];
-  default:
-    return (double)((const float *)t->data)[i];
-  }
-}
-
-int64_t run_distance(const run_result *a, const run_result *b, double tolerance, int *at) {
-  for (*at = 0; *at < a->count && *at < b->count; ++*at) {
-    const int64_t count = check_count(&a->value[*at].tensor);
-    double scale = 0;
-    for (int64_t i = 0; i < count; i++) scale = fmax(scale, fabs(run_element(b, *at, i)));
-    for (int64_t i = 0; i < count; i++)
-      if (!(fabs(run_element(a, *at, i) - run_element(b, *at, i)) <= tolerance * (scale + 1e-3))) return i;
-  }
-  return -1;
-}
-
-bool kernel_runs(const check_case *c, const lamina_kernel *kernel, const lamina_context *context, lamina_mode mode) {
-  run_options o = run_defaults;
-  o.context = context;
-  o.kernel = kernel;
-  o.mode = mode;
-  run r = {.c = c, .o = &o};
-  if (mode == LAMINA_TRAIN && !kernel->backward) return false;
+bool kernel_takes(const check_case *c, const run_options *o) {
+  const lamina_kernel *kernel = o->kernel;
+  run r = {.c = c, .o = o};
+  if (o->mode == LAMINA_TRAIN && !kernel->backward) return false;
   snprintf(check->kernel, sizeof check->kernel, "%s", kernel->name);
   make_node(&r);
   check_phase("supports");
@@ -376,4 +391,12 @@ bool kernel_runs(const check_case *c, const lamina_kernel *kernel, const lamina_
   for (int i = 0; i < r.count; i++) guard_retire(r.all[i]);
   check_host_close(&r.host);
   return planned;
+}
+
+bool kernel_runs(const check_case *c, const lamina_kernel *kernel, const lamina_context *context, lamina_mode mode) {
+  run_options o = run_defaults;
+  o.context = context;
+  o.kernel = kernel;
+  o.mode = mode;
+  return kernel_takes(c, &o);
 }

@@ -3,6 +3,7 @@
 #include "plugin.h"
 #include "session.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const option options[] = {{NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
@@ -53,9 +54,11 @@ static int run_command(const command *self, int argc, char **argv) {
   session s = {0};
   int status = options_parse(self, argc, argv, &set, &line);
   if (status != OPTIONS_RUN) return status;
+  char *path = realpath(line.argument[0], NULL); /* a file here, as for check and bench; else a name to search for */
   status = session_open(&s, self, &set);
-  if (!status) status = run(&s, line.argument[0]);
+  if (!status) status = run(&s, path ? path : line.argument[0]);
   session_close(&s);
+  free(path);
   return status;
 }
 

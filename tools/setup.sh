@@ -3,7 +3,7 @@
 # Packages that are there already cost nothing: apt-get runs only when one is missing, so that a second run needs no network.
 
 build_packages='gcc libc6-dev meson ninja-build pkg-config libhwloc-dev libjansson-dev zlib1g-dev check'
-test_packages='clang g++ binutils make'
+test_packages='clang g++ binutils make abigail-tools'
 bench_packages='libbenchmark-dev libdnnl-dev cmake gnuplot-nox'
 cross_packages='gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user'
 

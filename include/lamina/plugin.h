@@ -45,7 +45,8 @@ typedef enum lamina_status {
 
 typedef enum lamina_dtype { LAMINA_F32 = 1, LAMINA_I32 = 2, LAMINA_I64 = 3, LAMINA_U8 = 4 } lamina_dtype;
 
-/** A view of memory that somebody else owns. Strides count elements. */
+/** A view of memory that somebody else owns. Strides count elements. What a layer is given is dense in this ABI: rows
+    that lie further apart would be asked for by a flag. */
 typedef struct lamina_tensor {
   void *data; /**< NULL while only the shape is known */
   lamina_dtype dtype;
@@ -169,7 +170,8 @@ typedef struct lamina_node {
 
   int n_inputs, n_outputs, n_params;
   lamina_tensor *inputs, *outputs; /**< data is NULL until forward */
-  lamina_tensor *params;           /**< parameters and states in declared order; rank -1: the port is absent (no bias) */
+  lamina_tensor *params;           /**< parameters and states in declared order; rank -1: the port is absent (no bias);
+                                        infer, supports, possible and plan must not read their data, which may be NULL */
 
   lamina_tensor *d_outputs; /**< backward: incoming gradients; data is NULL for outputs that are not f32 */
   lamina_tensor *d_inputs;  /**< backward: to be written where `need_inputs` has the bit */
@@ -241,7 +243,8 @@ enum {
 typedef struct lamina_layer {
   size_t size;
   const char *name; /**< "conv2d": the type that a model names */
-  uint32_t version;
+  uint32_t version; /**< of what a saved model says of it: a model names vendor.layer@version. Grows when attributes or
+                         parameters do; models of earlier versions must go on working */
   const char *doc; /**< one line */
   uint32_t flags;
   uint32_t epilogues; /**< LAMINA_EPILOGUE_* that its kernels apply */

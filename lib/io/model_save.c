@@ -4,6 +4,7 @@
 #include "graph.h"
 #include "io/atomic_file.h"
 #include "io/text.h"
+#include "layer_type.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -128,8 +129,10 @@ static lamina_status add_attributes(lamina_text *out, const graph_node *node) {
 }
 
 static lamina_status add_node(lamina_text *out, const lamina_graph *graph, const graph_node *node) {
+  char type[600];
+  lamina_layer_type_write(node->layer, node->module, type, sizeof type);
   lamina_text_add(out, "    {\"type\": ");
-  lamina_status status = add_string(out, node->layer->name);
+  lamina_status status = add_string(out, type);
   lamina_text_add(out, ", \"name\": ");
   if (status == LAMINA_OK) status = add_string(out, node->name);
   lamina_text_add(out, ", \"inputs\": [");

@@ -130,6 +130,7 @@ lamina_status lamina_plugin_suggest(lamina_context *context, const char *node, c
                        node, layer, w.path);
   each_folder(context, add_folder, folders);
   return lamina_fail(context, LAMINA_NOT_FOUND,
-                     "node '%s': there is no layer '%s'; `lamina layers` lists those that are. No plugin in %s has it",
+                     "node '%s': there is no layer '%s'; `lamina layers` lists those that are. No plugin in %s has it (--plugin "
+                     "loads one from elsewhere)",
                      node, layer, folders);
 }

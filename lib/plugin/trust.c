@@ -3,21 +3,60 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { NAMES = 4096 }; /* bytes of an entry of the databases of users and groups; one that is longer is a group of many */
+
+/* Whether another account of this machine has the group as its own. */
+static bool has_another(gid_t group, uid_t user) {
+  struct passwd entry, *other;
+  char memory[NAMES];
+  int end = 0;
+  bool found = false;
+  FILE *accounts = fopen("/etc/passwd", "re");
+  while (accounts && !found && !(end = fgetpwent_r(accounts, &entry, memory, sizeof memory, &other)))
+    found = other->pw_gid == group && other->pw_uid != user;
+  if (accounts) fclose(accounts);
+  return found || (end && end != ENOENT);
+}
+
+/* Whether the group is this user's alone, as most systems make one for each user, of the same name: that is where a umask
+   of 002 comes from, and such a group's right to write is no other's. */
+static bool is_private_group(gid_t group) {
+  struct passwd user, *me = NULL;
+  struct group entry, *g = NULL;
+  char user_memory[NAMES], group_memory[NAMES];
+  const uid_t id = geteuid();
+  if (getpwuid_r(id, &user, user_memory, sizeof user_memory, &me) || !me || me->pw_gid != group) return false;
+  if (getgrgid_r(group, &entry, group_memory, sizeof group_memory, &g) || !g) return false;
+  if (strcmp(g->gr_name, me->pw_name) != 0) return false;
+  for (char **member = g->gr_mem; *member; member++)
+    if (strcmp(*member, me->pw_name) != 0) return false;
+  return !has_another(group, id);
+}
+
 static lamina_status check_owner(const lamina_context *context, const char *path, const struct stat *info, bool folder,
                                  const char *what, int length) {
   const char *kind = folder ? "the folder " : "";
+  const unsigned mode = (unsigned)info->st_mode & 0777;
   if (info->st_uid != 0 && info->st_uid != geteuid())
     return lamina_fail(context, LAMINA_UNSUPPORTED, "%s: not trusted: %s'%.*s' belongs to user %u, not to root or you",
                        path, kind, length, what, (unsigned)info->st_uid);
-  if ((info->st_mode & (S_IWGRP | S_IWOTH)) && !(folder && (info->st_mode & S_ISVTX)))
+  if (folder && (info->st_mode & S_ISVTX)) return LAMINA_OK;
+  if (info->st_mode & S_IWOTH)
+    return lamina_fail(context, LAMINA_UNSUPPORTED, "%s: not trusted: %s'%.*s' is writable by others (mode %03o; chmod go-w)",
+                       path, kind, length, what, mode);
+  if ((info->st_mode & S_IWGRP) && !is_private_group(info->st_gid))
     return lamina_fail(context, LAMINA_UNSUPPORTED,
-                       "%s: not trusted: %s'%.*s' is writable by others (mode %03o; chmod go-w)", path, kind, length,
-                       what, (unsigned)info->st_mode & 0777);
+                       "%s: not trusted: %s'%.*s' is writable by group %u, which is not yours alone (mode %03o; "
+                       "chmod g-w, also on the folders below; umask 022 before the next build)",
+                       path, kind, length, what, (unsigned)info->st_gid, mode);
   return LAMINA_OK;
 }
 

@@ -124,7 +124,7 @@ static const lamina_kernel *const kernels[] = {&kernel.kernel, NULL};
 static const struct {
   lamina_layer layer;
   tail tail;
-} layer = {{SIZE(lamina_layer, infer), PROBE_NAME, 1, "y = 2 x", PROBE_FLAGS, 0, attrs, ports, kernels, infer, VIEW, OFFER, AFFINE},
+} layer = {{SIZE(lamina_layer, infer), PROBE_NAME, 7, "y = 2 x", PROBE_FLAGS, 0, attrs, ports, kernels, infer, VIEW, OFFER, AFFINE},
            JUNK};
 
 #ifndef PROBE_ENTRY

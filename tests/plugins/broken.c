@@ -3,11 +3,14 @@
  * One good layer, y = weight[c] * (x + x^2 / 2), and every way in which it can be broken: compiled with -DBROKEN=NAME
  * it has that one fault, which `lamina plugin check` must name (causes.txt). With -DBROKEN=good it has none.
  */
+#include <fcntl.h>
 #include <fenv.h>
 #include <lamina/plugin.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,10 +22,15 @@ enum fault {
   workspace_small, nondeterministic, reads_output, reads_workspace, reads_saved, wrong_in_place, wrong_backward_in_place,
   writes_input, writes_gradient, state_between_calls, skips_tail, wrong_tail, wrong_variant, batch_of_one, empty_tensor,
   calls_abort, calls_exit, undeclared_read, needs_both, struct_size, wrong_activation, false_view, not_finite, bad_status,
-  releases_twice, negative_cost
+  releases_twice, negative_cost, leaks_mapping, leaks_descriptor, leaks_descriptor_on_load, plan_allocation_ignored,
+  infer_allocation_ignored, leaks_in_infer, prints, global_scratch, ignores_recompute, ignores_frozen_states, good_states,
+  wrong_epilogue, good_epilogue, writes_attribute, writes_node
 };
 /* clang-format on */
 #define IS(fault) (BROKEN == (fault))
+#define HAS_STATE (IS(good_states) || IS(ignores_recompute) || IS(ignores_frozen_states))
+#define HAS_EPILOGUE (IS(good_epilogue) || IS(wrong_epilogue))
+#define HAS_ATTRIBUTE IS(writes_attribute)
 
 #if defined(__aarch64__)
 #define ISA "neon"
@@ -36,6 +44,7 @@ static const float *kept; /* of an earlier call */
 static int *volatile nowhere;
 static float remembered = 0.0f; /* from call to call */
 static atomic_int order;
+static float scratch[1024]; /* of whichever call was the last */
 
 static int64_t channels(const lamina_tensor *t) { return t->rank ? t->dim[t->rank - 1] : 1; }
 
@@ -65,6 +74,8 @@ static void forward_row(const lamina_node *node, const float *w, int64_t r) {
     if (IS(reads_output)) value += y[c] * 0.5f > 0.25f ? 1.0f : 0.0f;
     if (IS(wrong_in_place) && (const float *)y == x) value = w[c] * x[c];
     if (IS(not_finite)) value = x[c] > 1 ? 1.0f / (x[c] - x[c]) : value;
+    if (HAS_EPILOGUE && value < node->epilogue.lo) value = node->epilogue.lo;
+    if (IS(good_epilogue) && value > node->epilogue.hi) value = node->epilogue.hi;
     if (IS(struct_size) && node->size != sizeof *node) value = 0;
     y[c] = value;
   }
@@ -101,6 +112,11 @@ static lamina_status misbehave(const lamina_node *node) {
   if (IS(fp_control)) fesetround(FE_UPWARD);
   while (IS(infinite_loop)) sink = sink + 1;
   if (IS(crash)) *nowhere = 1;
+  if (IS(leaks_mapping)) mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (IS(leaks_descriptor)) sink = (float)open("/dev/null", O_RDONLY);
+  if (IS(prints)) printf("forward of %s\n", node->name);
+  if (IS(writes_attribute)) ((lamina_value *)(uintptr_t)node->attrs)[0].f = 2;
+  if (IS(writes_node)) ((lamina_node *)(uintptr_t)node)->workspace = NULL;
   if (IS(calls_abort)) abort();
   if (IS(calls_exit)) exit(0);
   if (IS(empty_tensor)) sink = (float)(1000 / n);
@@ -123,6 +139,16 @@ static void spoil(const lamina_node *node) {
   if (IS(reads_workspace)) y[0] += ((const float *)node->workspace)[0] > 0.5f ? 1.0f : 0.0f;
 }
 
+/* A running sum of the first row, for which the output has no use. */
+static void update_state(const lamina_node *node) {
+  float *seen = node->params[1].data;
+  const float *x = node->inputs[0].data;
+  if (node->mode != LAMINA_TRAIN || !rows(&node->inputs[0])) return;
+  if (node->frozen_states && !IS(ignores_frozen_states)) return;
+  if (node->recompute && !IS(ignores_recompute)) return;
+  for (int64_t c = 0; c < channels(&node->inputs[0]); c++) seen[c] += 0.1f * x[c];
+}
+
 static lamina_status forward(const lamina_node *node) {
   const lamina_host *host = node->host;
   const int64_t n = channels(&node->inputs[0]), all = rows(&node->inputs[0]);
@@ -139,7 +165,9 @@ static lamina_status forward(const lamina_node *node) {
   if (!weight && !IS(allocation_crash))
     return host->fail(host, LAMINA_OUT_OF_MEMORY, "out of memory: %lld floats", (long long)n);
   if (n) memcpy(weight, node->params[0].data, (size_t)n * sizeof *weight);
-  job j = {node, weight, IS(thread_count) ? all / host->threads(host) + 1 : TASK_ROWS};
+  if (IS(global_scratch) && n && n <= 1024) memcpy(scratch, weight, (size_t)n * sizeof *weight);
+  if (HAS_STATE) update_state(node);
+  job j = {node, IS(global_scratch) && n <= 1024 ? scratch : weight, IS(thread_count) ? all / host->threads(host) + 1 : TASK_ROWS};
   atomic_store(&order, 0);
   host->parallel(host, (all + j.rows_each - 1) / j.rows_each, forward_task, &j);
   spoil(node);
@@ -193,6 +221,11 @@ static lamina_status backward(const lamina_node *node) {
 static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   const int64_t n = channels(&node->inputs[0]), all = rows(&node->inputs[0]);
   const size_t tasks = (size_t)((all + TASK_ROWS - 1) / TASK_ROWS);
+  if (IS(plan_allocation_ignored)) {
+    char *table = node->host->alloc(node->host, 64);
+    table[0] = 1;
+    node->host->release(node->host, table);
+  }
   cost->workspace = tasks * (size_t)n * sizeof(float);
   if (IS(reads_workspace)) cost->workspace += sizeof(float);
   if (IS(workspace_small) && cost->workspace) cost->workspace -= sizeof(float);
@@ -208,11 +241,21 @@ static lamina_status infer(lamina_node *node) {
   const lamina_tensor *x = &node->inputs[0];
   if (x->rank < 2) return node->host->fail(node->host, LAMINA_SHAPE_MISMATCH, "x is not (N, ..., C)");
   if (IS(no_shape)) return LAMINA_OK;
+  if (IS(infer_allocation_ignored) || IS(leaks_in_infer)) {
+    char *table = node->host->alloc(node->host, 64);
+    if (!table && IS(leaks_in_infer)) return node->host->fail(node->host, LAMINA_OUT_OF_MEMORY, "out of memory");
+    table[0] = 1;
+    if (!IS(leaks_in_infer)) node->host->release(node->host, table);
+  }
   node->outputs[0].rank = x->rank;
   for (int i = 0; i < x->rank; i++) node->outputs[0].dim[i] = x->dim[i];
   if (IS(wrong_shape)) node->outputs[0].dim[0]++;
   node->params[0].rank = 1;
   node->params[0].dim[0] = channels(x);
+  if (HAS_STATE) {
+    node->params[1].rank = 1;
+    node->params[1].dim[0] = channels(x);
+  }
   return LAMINA_OK;
 }
 
@@ -236,6 +279,7 @@ static int is_view(const lamina_node *node) {
 
 static char *volatile lost;
 __attribute__((constructor)) static void when_loaded(void) {
+  if (IS(leaks_descriptor_on_load)) lost = open("/dev/null", O_RDONLY) < 0 ? lost : NULL;
   if (!IS(leaks_on_load)) return;
   lost = malloc(300);
   if (lost) lost[0] = 1;
@@ -249,6 +293,10 @@ static const lamina_port x_port = {.size = sizeof x_port,
 static const lamina_port y_port = {.size = sizeof y_port, .name = "y", .kind = LAMINA_PORT_OUTPUT, .doc = "as x"};
 static const lamina_port weight_port = {
     .size = sizeof weight_port, .name = "weight", .kind = LAMINA_PORT_PARAMETER, .initializer = "ones", .doc = "(C)"};
+static const lamina_port seen_port = {
+    .size = sizeof seen_port, .name = "seen", .kind = LAMINA_PORT_STATE, .initializer = "zeros", .doc = "(C)"};
+static const lamina_attr slope_attr = {
+    .size = sizeof slope_attr, .name = "slope", .type = LAMINA_ATTR_FLOAT, .def = "1", .doc = "not used"};
 static const lamina_kernel fast = {.size = sizeof fast,
                                    .name = "fast",
                                    .isa = ISA,
@@ -263,9 +311,11 @@ static const lamina_layer layer = {.size = sizeof layer,
                                    .version = 1,
                                    .doc = "weight * (x + x^2 / 2), with at most one fault",
                                    .flags = LAMINA_LAYER_IN_PLACE | LAMINA_LAYER_BACKWARD_IN_PLACE |
-                                            LAMINA_LAYER_ACCUMULATES,
-                                   .attrs = (const lamina_attr *const[]){NULL},
-                                   .ports = (const lamina_port *const[]){&x_port, &y_port, &weight_port, NULL},
+                                            LAMINA_LAYER_ACCUMULATES | (HAS_STATE ? LAMINA_LAYER_CHEAP : 0),
+                                   .epilogues = HAS_EPILOGUE ? LAMINA_EPILOGUE_CLAMP : 0,
+                                   .attrs = (const lamina_attr *const[]){HAS_ATTRIBUTE ? &slope_attr : NULL, NULL},
+                                   .ports = (const lamina_port *const[]){&x_port, &y_port, &weight_port,
+                                                                         HAS_STATE ? &seen_port : NULL, NULL},
                                    .kernels = (const lamina_kernel *const[]){&fast, &plain, NULL},
                                    .infer = infer,
                                    .is_view = is_view,
