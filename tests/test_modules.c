@@ -133,6 +133,45 @@ START_TEST(activations_match_their_formulas) {
 }
 END_TEST
 
+/* Frozen, it is the affine map of inference, forward and backward, and its states stay as they are. */
+START_TEST(frozen_batch_renorm_uses_and_keeps_its_states) {
+  enum { N = 70, C = 3 };
+  const net_case spec = {"frozen", N, {{"x0", 1, {C}, 0, NET_UNIFORM}}, {{"batch_renorm", "b", "x0", NULL}}, NULL, 0};
+  test_random random = test_random_for("frozen");
+  lamina_context *context = gradient_context(2);
+  lamina_parameter p[4];
+  const char *names[] = {"b.weight", "b.bias", "b.running_mean", "b.running_std"};
+  net n;
+  net_open(&n, context, &spec, (lamina_plan_options){.mode = LAMINA_TRAIN, .input_gradients = 1, .freeze = "b.*"}, &random);
+  float m[C] = {0.1f, -2, 0}, s[C] = {0.6f, 0.1f, 5}, dy[N * C];
+  for (int i = 0; i < 4; i++) {
+    p[i] = (lamina_parameter){.size = sizeof p[i]};
+    NET_OK(context, lamina_graph_parameter_find(n.graph, names[i], &p[i]));
+  }
+  memcpy(p[2].tensor.data, m, sizeof m);
+  memcpy(p[3].tensor.data, s, sizeof s);
+  test_random_fill(&random, dy, N * C, -1, 1);
+  NET_OK(context, lamina_exec_forward(n.exec));
+  const lamina_tensor y = net_output(&n), gradient = lamina_tensor_of(dy, LAMINA_F32, y.rank, y.dim);
+  const float *x = n.data[0].data, *w = p[0].tensor.data, *b = p[1].tensor.data;
+  for (int i = 0; i < N * C; i++) {
+    const int c = i % C;
+    const double want = ((double)x[i] - m[c]) / s[c] * w[c] + b[c];
+    test_that(fabs(((float *)y.data)[i] - want) < 1e-5 * (1 + fabs(want)), "y[%d]", i);
+  }
+  NET_OK(context, lamina_exec_set_output_gradient(n.exec, "b", &gradient));
+  NET_OK(context, lamina_exec_backward(n.exec));
+  const lamina_tensor dx = net_gradient(&n, "x0");
+  for (int i = 0; i < N * C; i++) {
+    const double want = (double)dy[i] * w[i % C] / s[i % C];
+    test_that(fabs(((float *)dx.data)[i] - want) < 1e-5 * (1 + fabs(want)), "dx[%d]", i);
+  }
+  test_that(!memcmp(p[2].tensor.data, m, sizeof m) && !memcmp(p[3].tensor.data, s, sizeof s), "the states changed");
+  net_close(&n);
+  lamina_context_destroy(context);
+}
+END_TEST
+
 /* Ioffe's formulas in double, with r and d from given running statistics. */
 START_TEST(batch_renorm_holds_r_and_d_constant) {
   enum { N = 40, C = 3 };
@@ -274,6 +313,7 @@ int main(void) {
   tcase_add_test(cases, every_layer_of_the_modules_is_checked);
   tcase_add_test(cases, activations_match_their_formulas);
   tcase_add_test(cases, batch_renorm_holds_r_and_d_constant);
+  tcase_add_test(cases, frozen_batch_renorm_uses_and_keeps_its_states);
   tcase_add_test(cases, an_override_is_used);
   tcase_add_test(cases, an_index_beyond_the_table_is_refused);
   tcase_add_test(cases, shapes_that_do_not_fit_are_refused);
