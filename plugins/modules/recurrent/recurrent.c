@@ -17,26 +17,6 @@ enum {
   PRODUCT_ROWS = 112 /* of a product with x, at least */
 };
 
-typedef struct recurrent {
-  const lamina_node *node;
-  const lamina_host *host;
-  const recurrent_cell *cell;
-  int64_t samples, times, in, size, gates; /* size: H; gates: G * H */
-  int last;                                /* y is the last state alone */
-  int64_t together, kept; /* times of a product with x; times whose gates are kept, at inference those alone */
-  /* packed */
-  float *w_ih, *w_hh, *w_ih_back, *w_hh_back, *b_ih, *b_hh;
-  size_t packed;
-  /* forward to backward; at inference in the workspace */
-  float *gate, *hidden, *h, *c;
-  size_t saved;
-  /* scratch */
-  float *x, *dx, *d_gate, *d_hidden, *dh, *dc;
-  void *product;
-  size_t scratch;
-  int64_t time; /* of the step that runs */
-} recurrent;
-
 static lamina_gemm product_of(const recurrent *r, int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row,
                               int64_t a_k, float *c) {
   return module_product(m, n, k, a, a_row, a_k, c, n, r->product);
@@ -81,6 +61,8 @@ static size_t most_product(const recurrent *r) {
   return most;
 }
 
+static int64_t norm_sums(const recurrent *r) { return 3 * r->gates + 2 * r->size; }
+
 /* Sizes, and where everything lies in the buffers that the node has by now. */
 static lamina_status describe(const lamina_node *node, const recurrent_cell *cell, recurrent *r) {
   const lamina_tensor *x = &node->inputs[0];
@@ -89,9 +71,12 @@ static lamina_status describe(const lamina_node *node, const recurrent_cell *cel
       .node = node, .host = node->host, .cell = cell, .samples = x->dim[0], .times = x->dim[1], .in = x->dim[2]};
   r->size = node->attrs[RECURRENT_HIDDEN_SIZE].i;
   r->gates = cell->gates * r->size;
+  r->norm = cell->norm && node->attrs[RECURRENT_NORM_STEPS].i > 0;
+  r->separate = cell->separate || r->norm;
   r->last = strcmp(node->attrs[RECURRENT_OUTPUT].s, "last") == 0;
   size_t bytes;
   lamina_status status = module_bytes(node, r->samples * r->times, 4 * (r->gates + r->in + LINE), &bytes);
+  if (!status && r->norm) status = module_bytes(node, node->attrs[RECURRENT_NORM_STEPS].i, 8 * r->gates, &bytes);
   if (!status) status = module_bytes(node, r->gates + 64, 4 * (r->size + r->in + 64), &bytes);
   if (status) return status;
   const int64_t rows = r->samples * r->times, step = r->samples * r->size;
@@ -110,16 +95,22 @@ static lamina_status describe(const lamina_node *node, const recurrent_cell *cel
   r->kept = train ? r->times : r->together;
   const int64_t gates = r->samples * r->kept * r->gates;
   r->gate = module_carve(kept, &r->saved, gates);
-  r->hidden = module_carve(kept, &r->saved, cell->separate ? gates : 0);
+  r->hidden = module_carve(kept, &r->saved, r->separate ? gates : 0);
   r->h = module_carve(kept, &r->saved, rows * r->size + step);
   r->c = module_carve(kept, &r->saved, cell->separate ? 0 : rows * r->size + step);
+  const int64_t normal = r->norm ? train ? rows : r->samples : 0; /* rows of normalised values */
+  r->x_hat = module_carve(kept, &r->saved, normal * r->gates);
+  r->c_hat = module_carve(kept, &r->saved, normal * r->size);
+  r->norm_scale = module_carve(kept, &r->saved, r->norm && train ? r->times * (2 * r->gates + r->size) : 0);
   if (!train) r->scratch = r->saved;
   r->x = module_carve(node->workspace, &r->scratch, rows * r->in);
   r->dx = module_carve(node->workspace, &r->scratch, train ? rows * r->in : 0);
   r->d_gate = r->d_hidden = module_carve(node->workspace, &r->scratch, train ? rows * r->gates : 0);
-  if (cell->separate) r->d_hidden = module_carve(node->workspace, &r->scratch, train ? rows * r->gates : 0);
+  if (r->separate) r->d_hidden = module_carve(node->workspace, &r->scratch, train ? rows * r->gates : 0);
   r->dh = module_carve(node->workspace, &r->scratch, train ? step : 0);
   r->dc = module_carve(node->workspace, &r->scratch, train ? step : 0);
+  r->norm_dc = module_carve(node->workspace, &r->scratch, r->norm && train ? step : 0);
+  r->norm_sums = (double *)(void *)module_carve(node->workspace, &r->scratch, r->norm && train ? 2 * norm_sums(r) : 0);
   r->product = node->workspace ? (char *)node->workspace + r->scratch : NULL;
   return LAMINA_OK;
 }
@@ -219,7 +210,7 @@ static void forward_task(void *arg, int64_t index, int thread) {
   (void)thread;
   for (int64_t n = index * step; n < end; n++) {
     const recurrent_row row = row_of(r, n);
-    (module_wide(r->host) ? r->cell->forward_avx2 : r->cell->forward)(r->host, &row);
+    if (!r->norm) (module_wide(r->host) ? r->cell->forward_avx2 : r->cell->forward)(r->host, &row);
     float *y = output_row(r, &r->node->outputs[0], n);
     if (y) memcpy(y, row.h1, (size_t)r->size * sizeof(float));
   }
@@ -233,7 +224,7 @@ static void backward_task(void *arg, int64_t index, int thread) {
     const recurrent_row row = row_of(r, n);
     const float *dy = output_row(r, &r->node->d_outputs[0], n);
     for (int64_t i = 0; dy && i < r->size; i++) row.dh[i] += dy[i];
-    (module_wide(r->host) ? r->cell->backward_avx2 : r->cell->backward)(r->host, &row);
+    if (!r->norm) (module_wide(r->host) ? r->cell->backward_avx2 : r->cell->backward)(r->host, &row);
   }
 }
 
@@ -242,7 +233,7 @@ static void input_product(const recurrent *r, int64_t times) {
   const int64_t at = r->time * r->samples;
   const lamina_gemm g =
       product_of(r, times * r->samples, r->gates, r->in, r->x + at * r->in, r->in, 1, r->gate + gates_at(r));
-  multiply_packed(r, g, r->w_ih, r->b_ih, 0);
+  multiply_packed(r, g, r->w_ih, r->norm ? NULL : r->b_ih, 0); /* a norm would take the bias off again */
 }
 
 lamina_status recurrent_forward(const lamina_node *node, const recurrent_cell *cell) {
@@ -257,9 +248,11 @@ lamina_status recurrent_forward(const lamina_node *node, const recurrent_cell *c
   for (r.time = 0; r.time < r.times; r.time++) {
     const int64_t at = r.time * r.samples;
     if (r.time % r.together == 0) input_product(&r, module_min(r.together, r.times - r.time));
-    float *to = (cell->separate ? r.hidden : r.gate) + gates_at(&r);
+    float *to = (r.separate ? r.hidden : r.gate) + gates_at(&r);
     const lamina_gemm g = product_of(&r, r.samples, r.gates, r.size, r.h + at * r.size, r.size, 1, to);
-    if (cell->separate || r.time > 0) multiply_packed(&r, g, r.w_hh, cell->separate ? r.b_hh : NULL, !cell->separate);
+    const float *bias = cell->separate ? r.b_hh : NULL;
+    if (r.separate || r.time > 0) multiply_packed(&r, g, r.w_hh, bias, !r.separate);
+    if (r.norm) recurrent_norm_forward(&r);
     h->parallel(h, module_ceil_div(r.samples, rows_of_task(&r)), forward_task, &r);
   }
   return LAMINA_OK;
@@ -307,22 +300,38 @@ lamina_status recurrent_backward(const lamina_node *node, const recurrent_cell *
   const lamina_host *h = r.host;
   const int64_t rows = r.samples * r.times, step = r.samples * r.size;
   memset(r.dh, 0, (size_t)step * sizeof(float));
+  if (r.norm) memset(r.norm_sums, 0, (size_t)norm_sums(&r) * sizeof(double));
   memset(r.dc, 0, (size_t)step * sizeof(float));
   for (r.time = r.times - 1; r.time >= 0; r.time--) {
     const float *gradient = r.d_hidden + r.time * r.samples * r.gates;
     h->parallel(h, module_ceil_div(r.samples, rows_of_task(&r)), backward_task, &r);
+    if (r.norm) recurrent_norm_backward(&r);
     if (r.time > 0)
       multiply_packed(&r, product_of(&r, r.samples, r.size, r.gates, gradient, r.gates, 1, r.dh), r.w_hh_back, NULL, 1);
   }
   h->parallel(h, r.samples, copy_x_task, &r);
   weight_gradient(&r, RECURRENT_W_IH, rows, r.d_gate, r.x, r.in);
   weight_gradient(&r, RECURRENT_W_HH, rows - r.samples, r.d_hidden + r.samples * r.gates, r.h + step, r.size);
-  bias_gradient(&r, RECURRENT_B_IH, r.d_gate);
-  bias_gradient(&r, RECURRENT_B_HH, r.d_hidden);
+  if (r.norm) {
+    recurrent_norm_gradients(&r);
+  } else {
+    bias_gradient(&r, RECURRENT_B_IH, r.d_gate);
+    bias_gradient(&r, RECURRENT_B_HH, r.d_hidden);
+  }
   if (!module_needs_input(node, 0)) return LAMINA_OK;
   multiply_packed(&r, product_of(&r, rows, r.in, r.gates, r.d_gate, r.gates, 1, r.dx), r.w_ih_back, NULL, 0);
   h->parallel(h, r.samples, copy_dx_task, &r);
   return LAMINA_OK;
+}
+
+static void infer_norm(lamina_node *node, int64_t size, int64_t gates) {
+  const int64_t steps = node->attrs[RECURRENT_NORM_STEPS].i;
+  module_shape(&node->params[RECURRENT_NORM_X], 1, gates, 0);
+  module_shape(&node->params[RECURRENT_NORM_H], 1, gates, 0);
+  module_shape(&node->params[RECURRENT_NORM_C], 1, size, 0);
+  module_shape(&node->params[RECURRENT_NORM_C_BIAS], 1, size, 0);
+  for (int i = RECURRENT_STATES_X; i < RECURRENT_STATES_C + 2; i++)
+    module_shape(&node->params[i], 2, steps, i < RECURRENT_STATES_C ? gates : size);
 }
 
 lamina_status recurrent_infer(lamina_node *node, const recurrent_cell *cell) {
@@ -336,6 +345,7 @@ lamina_status recurrent_infer(lamina_node *node, const recurrent_cell *cell) {
   y->dim[y->rank - 1] = size;
   module_shape(&node->params[RECURRENT_W_HH], 2, gates, size);
   module_shape(&node->params[RECURRENT_W_IH], 2, gates, x->dim[2]);
+  if (cell->norm && node->attrs[RECURRENT_NORM_STEPS].i > 0) infer_norm(node, size, gates);
   if (!node->attrs[RECURRENT_BIAS].i) return LAMINA_OK;
   module_shape(&node->params[RECURRENT_B_IH], 1, gates, 0);
   module_shape(&node->params[RECURRENT_B_HH], 1, gates, 0);
