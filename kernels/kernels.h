@@ -244,6 +244,8 @@ typedef struct lamina_softmax_kernels {
   float (*forward)(int64_t n, const float *x, float *y);
   /* dx (+)= y * (dy - sum(y * dy)); dx may be dy. */
   void (*backward)(int64_t n, const float *y, const float *dy, int accumulate, float *dx);
+  /* One row without the division: y = exp(x - max); y may be x. Returns the sum of y. */
+  float (*unscaled)(int64_t n, const float *x, float *y);
 } lamina_softmax_kernels;
 
 /* PyTorch's rules, operation by operation in fp32. The scalars come in double, since what is derived from them is computed

@@ -160,8 +160,9 @@ static void run_chunk(const job *j, const piece *p, int64_t panel0, int64_t pane
     strip s = {.n0 = panel * nr, .b_k = nr};
     s.n = min64(min64(panel + wide, panel1) * nr, g->n) - s.n0;
     if (g->b_packed) {
-      s.b = g->b_packed + s.n0 * g->k + p->k0 * nr;
-      s.b_panel = nr * g->k;
+      const int64_t packed_k = g->packed_k ? g->packed_k : g->k;
+      s.b = g->b_packed + s.n0 * packed_k + p->k0 * nr;
+      s.b_panel = nr * packed_k;
       if (panel + wide < panel1) s.ahead = s.b + wide * s.b_panel;
     } else if (j->cut.pack_b) {
       s.b = b_scratch;

@@ -66,11 +66,13 @@ static void host_gemm(const lamina_host *host, const lamina_gemm *gemm) {
 }
 
 static size_t host_gemm_serial_workspace(const lamina_host *host, const lamina_gemm *gemm) {
-  return lamina_gemm_serial_workspace(context_of(host), gemm);
+  const lamina_gemm full = known(gemm);
+  return lamina_gemm_serial_workspace(context_of(host), &full);
 }
 
 static void host_gemm_serial(const lamina_host *host, const lamina_gemm *gemm) {
-  lamina_gemm_run_serial(context_of(host), gemm);
+  const lamina_gemm full = known(gemm);
+  lamina_gemm_run_serial(context_of(host), &full);
 }
 
 static size_t host_gemm_packed_bytes(const lamina_host *host, int64_t k, int64_t n) {
@@ -106,7 +108,8 @@ void lamina_host_init(lamina_context *context) {
                                     .tanh = kernels->eltwise->activation[LAMINA_ACTIVATION_TANH],
                                     .silu = kernels->eltwise->activation[LAMINA_ACTIVATION_SILU],
                                     .softmax = kernels->softmax->forward,
-                                    .softmax_backward = kernels->softmax->backward};
+                                    .softmax_backward = kernels->softmax->backward,
+                                    .softmax_unscaled = kernels->softmax->unscaled};
   context->host = (lamina_host){
       .size = sizeof(lamina_host),
       .abi_major = LAMINA_PLUGIN_ABI_MAJOR,

@@ -24,6 +24,15 @@ START_TEST(softmax_of_every_length) {
     }
     assert_close(log_sum, max + log(sum), ROUNDING * (fabs(max) + (double)n / 2 + 8), "log of the sum of %lld",
                  (long long)n);
+    matrix powers = matrix_new(1, n, 0, s % 2);
+    assert_close(kernels->softmax->unscaled(n, x.data, powers.data), sum, ROUNDING * sum * (30 + (double)n / 2),
+                 "sum of %lld", (long long)n);
+    for (int64_t i = 0; i < n; i++) {
+      const double distance = max - (double)x.data[i];
+      assert_close(powers.data[i], exp(-distance), ROUNDING * exp(-distance) * (distance + 4), "power %lld of %lld",
+                   (long long)i, (long long)n);
+    }
+    matrix_free(&powers, "powers");
     kernels->softmax->forward(n, x.data, x.data);
     test_that(same_bits(x.data, y.data, n), "%s: softmax in place", kernels->isa);
     matrix_free(&x, "x");
@@ -47,6 +56,7 @@ START_TEST(softmax_at_extremes) {
     for (int i = 0; i < N; i++) x[i] = i == bad ? NAN : (float)i;
     test_that(isnan(kernels->softmax->forward(N, x, y)), "%s: NaN at %d is lost", kernels->isa, bad);
     for (int i = 0; i < N; i++) test_that(isnan(y[i]), "%s: NaN at %d, element %d", kernels->isa, bad, i);
+    test_that(isnan(kernels->softmax->unscaled(N, x, y)), "%s: NaN at %d is lost, unscaled", kernels->isa, bad);
   }
 }
 END_TEST

@@ -133,6 +133,113 @@ START_TEST(activations_match_their_formulas) {
 }
 END_TEST
 
+/* One normalised column: Cooijmans' BN without its scale; follows the running statistics as PyTorch's BatchNorm does. */
+static void normalise_column(int n, const double *a, double *hat, double *running_mean, double *running_var) {
+  double mean = 0, var = 0;
+  for (int i = 0; i < n; i++) mean += a[i] / n;
+  for (int i = 0; i < n; i++) var += (a[i] - mean) * (a[i] - mean) / n;
+  for (int i = 0; i < n; i++) hat[i] = (a[i] - mean) / sqrt(var + 1e-5);
+  *running_mean += 0.1 * (mean - *running_mean);
+  *running_var += 0.1 * (var * n / (n - 1) - *running_var);
+}
+
+/* Equations 6 to 8 of the paper in double, and the running statistics after them. */
+START_TEST(a_normalised_lstm_follows_its_formulas) {
+  enum { N = 9, L = 3, C = 4, H = 5, G = 4 * H };
+  const net_case spec = {
+      "bnlstm", N, {{"x0", 2, {L, C}, 0, NET_UNIFORM}}, {{"lstm", "l", "x0", "hidden_size=5 batch_norm_steps=2"}}, NULL, 0};
+  static const char *const names[] = {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "batch_norm_ih.weight",
+                                      "batch_norm_hh.weight", "batch_norm_c.weight", "batch_norm_c.bias",
+                                      "batch_norm_ih.running_mean", "batch_norm_ih.running_var",
+                                      "batch_norm_hh.running_mean", "batch_norm_hh.running_var"};
+  test_random random = test_random_for("bnlstm");
+  lamina_context *context = gradient_context(2);
+  const float *p[12];
+  net n;
+  net_open(&n, context, &spec, (lamina_plan_options){.mode = LAMINA_TRAIN}, &random);
+  for (int i = 0; i < 12; i++) {
+    char name[64];
+    lamina_parameter q = {.size = sizeof q};
+    snprintf(name, sizeof name, "l.%s", names[i]);
+    NET_OK(context, lamina_graph_parameter_find(n.graph, name, &q));
+    p[i] = q.tensor.data;
+    if (i >= 4 && i < 8) test_random_fill(&random, q.tensor.data, i < 6 ? G : H, 0.3f, 1);
+    for (int k = 0; i >= 8 && k < 2 * G; k++) ((float *)q.tensor.data)[k] = i % 2 ? 1 : 0; /* the net set them at random */
+  }
+  NET_OK(context, lamina_exec_forward(n.exec));
+  const float *x = n.data[0].data, *y = net_output(&n).data;
+  double h[N][H] = {{0}}, c[N][H] = {{0}};
+  for (int t = 0; t < L; t++) {
+    double gate[G][N], hat[N], column[N], mean, var;
+    for (int k = 0; k < G; k++)
+      for (int part = 0; part < 2; part++) {
+        const float *w = p[part] + k * (part ? H : C);
+        for (int i = 0; i < N; i++) {
+          column[i] = 0;
+          for (int j = 0; j < (part ? H : C); j++) column[i] += w[j] * (part ? h[i][j] : (double)x[(i * L + t) * C + j]);
+        }
+        mean = 0, var = 1;
+        normalise_column(N, column, hat, &mean, &var);
+        for (int i = 0; i < N; i++)
+          gate[k][i] = (part ? gate[k][i] : (double)p[2][k] + p[3][k]) + p[4 + part][k] * hat[i];
+        if (t > 1) continue; /* the statistics end */
+        test_that(fabs(p[8 + 2 * part][t * G + k] - mean) < 1e-6, "running mean %d of time %d", part, t);
+        test_that(fabs(p[9 + 2 * part][t * G + k] - var) < 1e-6, "running variance %d of time %d", part, t);
+      }
+    for (int k = 0; k < H; k++) {
+      for (int i = 0; i < N; i++)
+        column[i] = c[i][k] = c[i][k] / (1 + exp(-gate[H + k][i])) + tanh(gate[2 * H + k][i]) / (1 + exp(-gate[k][i]));
+      normalise_column(N, column, hat, &mean, &var);
+      for (int i = 0; i < N; i++) {
+        h[i][k] = tanh(hat[i] * p[6][k] + p[7][k]) / (1 + exp(-gate[3 * H + k][i]));
+        test_that(fabs(y[(i * L + t) * H + k] - h[i][k]) < 1e-4, "h[%d][%d] of time %d", i, k, t);
+      }
+    }
+  }
+  net_close(&n);
+  lamina_context_destroy(context);
+}
+END_TEST
+
+/* Frozen, it is the affine map of inference, forward and backward, and its states stay as they are. */
+START_TEST(frozen_batch_renorm_uses_and_keeps_its_states) {
+  enum { N = 70, C = 3 };
+  const net_case spec = {"frozen", N, {{"x0", 1, {C}, 0, NET_UNIFORM}}, {{"batch_renorm", "b", "x0", NULL}}, NULL, 0};
+  test_random random = test_random_for("frozen");
+  lamina_context *context = gradient_context(2);
+  lamina_parameter p[4];
+  const char *names[] = {"b.weight", "b.bias", "b.running_mean", "b.running_std"};
+  net n;
+  net_open(&n, context, &spec, (lamina_plan_options){.mode = LAMINA_TRAIN, .input_gradients = 1, .freeze = "b.*"}, &random);
+  float m[C] = {0.1f, -2, 0}, s[C] = {0.6f, 0.1f, 5}, dy[N * C];
+  for (int i = 0; i < 4; i++) {
+    p[i] = (lamina_parameter){.size = sizeof p[i]};
+    NET_OK(context, lamina_graph_parameter_find(n.graph, names[i], &p[i]));
+  }
+  memcpy(p[2].tensor.data, m, sizeof m);
+  memcpy(p[3].tensor.data, s, sizeof s);
+  test_random_fill(&random, dy, N * C, -1, 1);
+  NET_OK(context, lamina_exec_forward(n.exec));
+  const lamina_tensor y = net_output(&n), gradient = lamina_tensor_of(dy, LAMINA_F32, y.rank, y.dim);
+  const float *x = n.data[0].data, *w = p[0].tensor.data, *b = p[1].tensor.data;
+  for (int i = 0; i < N * C; i++) {
+    const int c = i % C;
+    const double want = ((double)x[i] - m[c]) / s[c] * w[c] + b[c];
+    test_that(fabs(((float *)y.data)[i] - want) < 1e-5 * (1 + fabs(want)), "y[%d]", i);
+  }
+  NET_OK(context, lamina_exec_set_output_gradient(n.exec, "b", &gradient));
+  NET_OK(context, lamina_exec_backward(n.exec));
+  const lamina_tensor dx = net_gradient(&n, "x0");
+  for (int i = 0; i < N * C; i++) {
+    const double want = (double)dy[i] * w[i % C] / s[i % C];
+    test_that(fabs(((float *)dx.data)[i] - want) < 1e-5 * (1 + fabs(want)), "dx[%d]", i);
+  }
+  test_that(!memcmp(p[2].tensor.data, m, sizeof m) && !memcmp(p[3].tensor.data, s, sizeof s), "the states changed");
+  net_close(&n);
+  lamina_context_destroy(context);
+}
+END_TEST
+
 /* Ioffe's formulas in double, with r and d from given running statistics. */
 START_TEST(batch_renorm_holds_r_and_d_constant) {
   enum { N = 40, C = 3 };
@@ -274,6 +381,8 @@ int main(void) {
   tcase_add_test(cases, every_layer_of_the_modules_is_checked);
   tcase_add_test(cases, activations_match_their_formulas);
   tcase_add_test(cases, batch_renorm_holds_r_and_d_constant);
+  tcase_add_test(cases, a_normalised_lstm_follows_its_formulas);
+  tcase_add_test(cases, frozen_batch_renorm_uses_and_keeps_its_states);
   tcase_add_test(cases, an_override_is_used);
   tcase_add_test(cases, an_index_beyond_the_table_is_refused);
   tcase_add_test(cases, shapes_that_do_not_fit_are_refused);

@@ -328,6 +328,7 @@ typedef struct lamina_gemm {
   void *workspace; /**< gemm_workspace bytes, 64-byte aligned */
   lamina_activate *activation; /**< applied last, or NULL */
   const float *parameters;     /**< given to it */
+  int64_t packed_k; /**< the depth that b_packed was packed with, if it is more than k: its first k are read; 0: k */
 } lamina_gemm;
 
 /** The processor, as the kernels are chosen and blocked for it. */
@@ -346,6 +347,8 @@ typedef struct lamina_vector {
   float (*softmax)(int64_t n, const float *x, float *y);
   /** dx (+)= y * (dy - sum(y * dy)); dx may be dy. */
   void (*softmax_backward)(int64_t n, const float *y, const float *dy, int accumulate, float *dx);
+  /** y = exp(x - max), of one row; y may be x. Returns the sum of y, which the caller divides by where that is cheapest. */
+  float (*softmax_unscaled)(int64_t n, const float *x, float *y);
 } lamina_vector;
 
 /** Services. Every function takes the host itself first. */

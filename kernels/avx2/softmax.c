@@ -5,4 +5,4 @@
 /* Written on the vec.h above. */
 #include "shared/softmax_body.h"
 
-const lamina_softmax_kernels lamina_avx2_softmax = {.forward = softmax_forward, .backward = softmax_backward};
+const lamina_softmax_kernels lamina_avx2_softmax = {.forward = softmax_forward, .backward = softmax_backward, .unscaled = softmax_unscaled};

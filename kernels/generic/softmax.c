@@ -17,6 +17,17 @@ static float forward(int64_t n, const float *x, float *y) {
   return max + logf(sum);
 }
 
+static float unscaled(int64_t n, const float *x, float *y) {
+  float max = -INFINITY, sum = 0.0f;
+  for (int64_t i = 0; i < n; i++)
+    if (x[i] > max) max = x[i];
+  for (int64_t i = 0; i < n; i++) {
+    y[i] = expf(x[i] - max);
+    sum += y[i];
+  }
+  return sum;
+}
+
 static void backward(int64_t n, const float *y, const float *dy, int accumulate, float *dx) {
   float dot = 0.0f;
   for (int64_t i = 0; i < n; i++) dot += y[i] * dy[i];
@@ -26,4 +37,4 @@ static void backward(int64_t n, const float *y, const float *dy, int accumulate,
   }
 }
 
-const lamina_softmax_kernels lamina_generic_softmax = {.forward = forward, .backward = backward};
+const lamina_softmax_kernels lamina_generic_softmax = {.forward = forward, .backward = backward, .unscaled = unscaled};

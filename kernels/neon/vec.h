@@ -98,6 +98,9 @@ static inline float vf_sum(vf v) {
   return vget_lane_f32(b, 0) + vget_lane_f32(b, 1);
 }
 
+/* The largest lane; lanes that are NaN may be lost. */
+static inline float vf_largest(vf v) { return vmaxnmvq_f32(v); }
+
 static inline vd vd_zero(void) { return vdupq_n_f64(0.0); }
 static inline vd vd_low(vf v) { return vcvt_f64_f32(vget_low_f32(v)); }
 static inline vd vd_high(vf v) { return vcvt_high_f64_f32(v); }

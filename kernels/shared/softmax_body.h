@@ -19,10 +19,9 @@ VEC_INLINE int softmax_count(int64_t left) { return left < VF_LEN ? (int)left : 
 
 VEC_INLINE float softmax_fold(const vf *r) { return vf_sum(vf_add(vf_add(r[0], r[1]), vf_add(r[2], r[3]))); }
 
-/* A NaN may be lost here: it comes back as exp(NaN). */
+/* A NaN may be lost here: it comes back as exp(NaN), and a row of NaN as exp(NaN - -infinity). */
 static float softmax_largest(int64_t n, const float *x) {
   vf r[SOFTMAX_CHAINS];
-  float lanes[VF_LEN], largest = -INFINITY;
   int64_t i = 0;
   for (int u = 0; u < SOFTMAX_CHAINS; u++) r[u] = vf_set1(-INFINITY);
   for (; i + SOFTMAX_STEP <= n; i += SOFTMAX_STEP)
@@ -31,14 +30,11 @@ static float softmax_largest(int64_t n, const float *x) {
     const int count = softmax_count(n - i);
     r[0] = vf_max(r[0], vf_select(vm_first(count), vf_load_n(x + i, count), vf_set1(-INFINITY)));
   }
-  vf_store(lanes, vf_max(vf_max(r[0], r[1]), vf_max(r[2], r[3])));
-  for (int lane = 0; lane < VF_LEN; lane++)
-    if (lanes[lane] > largest) largest = lanes[lane];
-  return largest;
+  return vf_largest(vf_max(vf_max(r[0], r[1]), vf_max(r[2], r[3])));
 }
 
-static float softmax_forward(int64_t n, const float *x, float *y) {
-  const float largest = softmax_largest(n, x);
+/* y = exp(x - largest); returns the sum. */
+VEC_INLINE float softmax_powers(int64_t n, const float *x, float largest, float *y) {
   const vf shift = vf_set1(largest);
   vf r[SOFTMAX_CHAINS];
   int64_t i = 0;
@@ -55,8 +51,17 @@ static float softmax_forward(int64_t n, const float *x, float *y) {
     vf_store_n(y + i, e, count);
     r[0] = vf_add(r[0], vf_keep(vm_first(count), e));
   }
-  const float sum = softmax_fold(r);
+  return softmax_fold(r);
+}
+
+static float softmax_unscaled(int64_t n, const float *x, float *y) {
+  return softmax_powers(n, x, softmax_largest(n, x), y);
+}
+
+static float softmax_forward(int64_t n, const float *x, float *y) {
+  const float largest = softmax_largest(n, x), sum = softmax_powers(n, x, largest, y);
   const vf scale = vf_set1(1.0f / sum);
+  int64_t i;
   for (i = 0; i + VF_LEN <= n; i += VF_LEN) vf_store(y + i, vf_mul(vf_load(y + i), scale));
   if (i < n) vf_store_n(y + i, vf_mul(vf_load_n(y + i, (int)(n - i)), scale), (int)(n - i));
   return largest + logf(sum);

@@ -6,16 +6,18 @@
  * Shapes: q (N, L, E), k (N, S, E), v (N, S, F), y (N, L, F); E and F are num_heads heads side by side. scale is
  * 1 / sqrt(E / num_heads) unless given.
  *
- * A task is one head of one sample. It packs k and v once, then takes the queries in blocks: scores (block x S), softmax and
- * the product with v stay in cache, and a causal block computes no key past its last query. Backward computes the
- * probabilities p again (nothing is saved): dv += p^T dy, dp = dy v^T, ds = p (dp - sum(p dp)) scale, dq = ds k,
- * dk += ds^T q. Cost: 2 L S (E + F) operations forward, 2.5 times as many backward; half of it where causal.
+ * A task is one head of one sample. It packs k and v once, then takes the queries in even blocks: scores (block x S),
+ * softmax and the product with v stay in cache, and a causal block computes no key past its last query. The rows of a
+ * block are copied to where they do not share the sets of a cache. The scale is packed into k and v; the softmax is
+ * divided by its sum after the product with v, which has fewer columns. Backward computes the probabilities p again,
+ * so that nothing is saved, and dv += p^T dy, dp = dy v^T, ds = p (dp - sum(p dp)) scale, dq = ds k, dk += ds^T q.
+ * Cost: 2 L S (E + F) operations forward, 2.5 times as many backward; half of it where causal.
  */
 #include "../module.h"
 
 enum { HEADS, CAUSAL, SCALE };
 enum { Q, K, V };
-enum { BLOCK = 64 /* queries at a time */, LINE = 16 };
+enum { BLOCK = 64 /* queries at a time, at most */, LINE = 16 };
 
 typedef struct attention {
   const lamina_node *node;
@@ -25,7 +27,8 @@ typedef struct attention {
   int causal;
   int64_t ld[3], y_ld, dy_ld, d_ld[3];
   /* of each thread, in floats */
-  int64_t packed[4], block_floats, score_floats, product_floats, thread_floats;
+  int64_t packed[4], scale_floats, sum_floats, block_floats[2], score_floats, product_floats, thread_floats;
+  int64_t blocks, q_ld, g_ld, score_ld; /* row strides of a block's q, dy and scores */
 } attention;
 
 /* B of the four products with k and v: k^T, v, and in backward k, v^T. */
@@ -44,19 +47,28 @@ static int64_t visible(const attention *a, int64_t first, int64_t rows) {
   return a->causal ? module_min(first + rows, a->keys) : a->keys;
 }
 
-/* The most workspace that a product of any block takes: only a causal block differs from the first, but for the last. */
+/* The first query of a block; they are even, so that none is a few rows alone. */
+static int64_t first_query(const attention *a, int64_t block) {
+  const int64_t rest = a->queries % a->blocks;
+  return a->queries / a->blocks * block + module_min(block, rest);
+}
+
+/* The most workspace that a product of any block takes: only a causal block differs from the first, but for the last.
+ */
 static size_t most_bytes(const attention *a, int train) {
-  const int64_t last = (a->queries - 1) / BLOCK * BLOCK;
   size_t most = 0;
-  for (int64_t first = 0; first <= last; first = a->causal || first == last ? first + BLOCK : last) {
-    const int64_t rows = module_min(BLOCK, a->queries - first), keys = visible(a, first, rows);
+  for (int64_t i = 0; i < a->blocks; i = a->causal || i == a->blocks - 1 ? i + 1 : a->blocks - 1) {
+    const int64_t first = first_query(a, i), rows = first_query(a, i + 1) - first, keys = visible(a, first, rows);
     const size_t bytes[] = {product_bytes(a, rows, keys, a->depth, 1), product_bytes(a, rows, a->width, keys, 0),
                             product_bytes(a, rows, keys, a->width, 1), product_bytes(a, rows, a->depth, keys, 0),
                             product_bytes(a, keys, a->width, rows, 0), product_bytes(a, keys, a->depth, rows, 0)};
-    for (int i = 0; i < (train ? 6 : 2); i++) most = bytes[i] > most ? bytes[i] : most;
+    for (int k = 0; k < (train ? 6 : 2); k++) most = bytes[k] > most ? bytes[k] : most;
   }
   return most;
 }
+
+/* A row stride that is an odd number of lines: rows do not share the sets of a cache. */
+static int64_t odd_lines(int64_t floats) { return module_round_up(floats, LINE) | LINE; }
 
 static lamina_status describe(const lamina_node *node, attention *a) {
   const lamina_tensor *q = &node->inputs[Q], *v = &node->inputs[V];
@@ -76,34 +88,49 @@ static lamina_status describe(const lamina_node *node, attention *a) {
     if (bytes > SIZE_MAX / 64) return h->fail(h, LAMINA_SHAPE_MISMATCH, "its buffers are more than memory can hold");
     a->packed[i] = module_round_up((int64_t)(bytes / sizeof(float)), LINE);
   }
+  a->blocks = module_max(module_ceil_div(a->queries, BLOCK), 1);
+  a->score_ld = odd_lines(a->keys);
+  a->q_ld = odd_lines(a->depth);
+  a->g_ld = odd_lines(a->width);
   const size_t most = most_bytes(a, train);
-  a->block_floats = BLOCK * module_round_up(module_max(a->depth, a->width), LINE);
-  a->score_floats = BLOCK * module_round_up(a->keys, LINE);
+  a->scale_floats = module_round_up(a->keys, LINE);
+  a->sum_floats = BLOCK;
+  a->block_floats[0] = BLOCK * a->q_ld;
+  a->block_floats[1] = train ? BLOCK * a->g_ld : 0;
+  a->score_floats = BLOCK * a->score_ld;
   if (most > SIZE_MAX / 64) return h->fail(h, LAMINA_SHAPE_MISMATCH, "its buffers are more than memory can hold");
   a->product_floats = module_round_up((int64_t)(most / sizeof(float)), LINE);
-  a->thread_floats = a->packed[0] + a->packed[1] + a->packed[2] + a->packed[3] + a->block_floats +
-                     (train ? 2 : 1) * a->score_floats + a->product_floats;
+  a->thread_floats = a->packed[0] + a->packed[1] + a->packed[2] + a->packed[3] + a->scale_floats + a->sum_floats +
+                     a->block_floats[0] + a->block_floats[1] + (train ? 2 : 1) * a->score_floats + a->product_floats;
   return LAMINA_OK;
 }
 
 /* One head of one sample, and the buffers of the thread that works on it. */
 typedef struct head {
   const float *q, *k, *v;
-  float *packed[4], *block, *scores, *d_scores, *workspace;
-  int64_t score_ld;
+  float *packed[4], *scales, *sums, *q_block, *g_block, *scores, *d_scores,
+      *workspace; /* scales: the scale, for each key */
 } head;
 
-static head head_of(const attention *a, int64_t index, int thread) {
+/* Where the inputs of a head begin. */
+static head inputs_of(const attention *a, int64_t index) {
   const int64_t sample = index / a->heads, number = index % a->heads;
   const lamina_tensor *in = a->node->inputs;
-  head h = {.q = (const float *)in[Q].data + sample * a->queries * a->ld[Q] + number * a->depth,
-            .k = (const float *)in[K].data + sample * a->keys * a->ld[K] + number * a->depth,
-            .v = (const float *)in[V].data + sample * a->keys * a->ld[V] + number * a->width,
-            .score_ld = module_round_up(a->keys, LINE)};
+  return (head){.q = (const float *)in[Q].data + sample * a->queries * a->ld[Q] + number * a->depth,
+                .k = (const float *)in[K].data + sample * a->keys * a->ld[K] + number * a->depth,
+                .v = (const float *)in[V].data + sample * a->keys * a->ld[V] + number * a->width};
+}
+
+static head head_of(const attention *a, int64_t index, int thread) {
+  head h = inputs_of(a, index);
   float *at = module_floats(a->node->workspace, thread * a->thread_floats);
   for (int i = 0; i < 4; at += a->packed[i++]) h.packed[i] = at;
-  h.block = at;
-  h.scores = at + a->block_floats;
+  h.scales = at;
+  h.sums = at + a->scale_floats;
+  h.q_block = h.sums + a->sum_floats;
+  h.g_block = h.q_block + a->block_floats[0];
+  h.scores = h.g_block + a->block_floats[1];
+  for (int64_t i = 0; i < a->keys; i++) h.scales[i] = a->scale;
   h.workspace = h.scores + a->score_floats;
   if (a->node->mode == LAMINA_TRAIN) {
     h.d_scores = h.workspace;
@@ -117,34 +144,51 @@ static void pack(const attention *a, const head *h, int which) {
   const float *b = of_k ? h->k : h->v;
   const int64_t width = of_k ? a->depth : a->width, ld = of_k ? a->ld[K] : a->ld[V];
   if (transposed)
-    a->host->gemm_pack_b_serial(a->host, width, a->keys, b, 1, ld, NULL, h->packed[which]);
+    a->host->gemm_pack_b_serial(a->host, width, a->keys, b, 1, ld, h->scales, h->packed[which]);
   else
     a->host->gemm_pack_b_serial(a->host, a->keys, width, b, ld, 1, NULL, h->packed[which]);
 }
 
-/* C = A B or C += A B with B packed, or unpacked where the depth is only part of the packed keys. */
+/* C = A B or C += A B with B packed; a product over keys may see only the first of them. */
 static void multiply(const attention *a, const head *h, lamina_gemm g, int which, int accumulate) {
-  const int of_k = which == K_T || which == K_N;
   g.accumulate = accumulate;
-  g.b = of_k ? h->k : h->v;
-  g.b_k = of_k ? a->ld[K] : a->ld[V];
-  g.b_n = 1;
-  if (which == K_T || which == V_T || g.k == a->keys) g.b_packed = h->packed[which];
+  g.b_packed = h->packed[which];
+  g.packed_k = which == K_T ? a->depth : which == V_T ? a->width : a->keys;
   a->host->gemm_serial(a->host, &g);
 }
 
-/* The probabilities of a block of queries into h->scores. */
-static void probabilities(const attention *a, const head *h, int64_t first, int64_t rows) {
+static void copy_rows(int64_t rows, int64_t width, const float *from, int64_t from_ld, float *to, int64_t to_ld) {
+  for (int64_t r = 0; r < rows; r++) memcpy(to + r * to_ld, from + r * from_ld, (size_t)width * sizeof(float));
+}
+
+/* The probabilities of a block of queries into h->scores: divided by their sum, or not and the sums into h->sums. */
+static void probabilities(const attention *a, const head *h, int64_t first, int64_t rows, int divide) {
   const int64_t keys = visible(a, first, rows);
-  for (int64_t r = 0; r < rows; r++)
-    for (int64_t c = 0; c < a->depth; c++) h->block[r * a->depth + c] = h->q[(first + r) * a->ld[Q] + c] * a->scale;
-  multiply(a, h, module_product(rows, keys, a->depth, h->block, a->depth, 1, h->scores, h->score_ld, h->workspace), K_T, 0);
+  copy_rows(rows, a->depth, h->q + first * a->ld[Q], a->ld[Q], h->q_block, a->q_ld);
+  multiply(a, h, module_product(rows, keys, a->depth, h->q_block, a->q_ld, 1, h->scores, a->score_ld, h->workspace),
+           K_T, 0);
   for (int64_t r = 0; r < rows; r++) {
-    float *row = h->scores + r * h->score_ld;
+    float *row = h->scores + r * a->score_ld;
     const int64_t seen = visible(a, first + r, 1);
-    a->host->vector->softmax(seen, row, row);
+    if (divide)
+      a->host->vector->softmax(seen, row, row);
+    else
+      h->sums[r] = a->host->vector->softmax_unscaled(seen, row, row);
     for (int64_t c = seen; c < keys; c++) row[c] = 0;
   }
+}
+
+MODULE_INLINE void divide_rows(int64_t rows, int64_t width, const float *sums, float *y, int64_t ld) {
+  for (int64_t r = 0; r < rows; r++) {
+    const float scale = 1.0f / sums[r];
+    for (int64_t c = 0; c < width; c++) y[r * ld + c] *= scale;
+  }
+}
+static void divide_plain(int64_t rows, int64_t width, const float *sums, float *y, int64_t ld) {
+  divide_rows(rows, width, sums, y, ld);
+}
+MODULE_AVX2 static void divide_avx2(int64_t rows, int64_t width, const float *sums, float *y, int64_t ld) {
+  divide_rows(rows, width, sums, y, ld);
 }
 
 static void forward_task(void *arg, int64_t index, int thread) {
@@ -153,60 +197,66 @@ static void forward_task(void *arg, int64_t index, int thread) {
   float *y = (float *)a->node->outputs[0].data + index / a->heads * a->queries * a->y_ld + index % a->heads * a->width;
   pack(a, &h, K_T);
   pack(a, &h, V_N);
-  for (int64_t first = 0; first < a->queries; first += BLOCK) {
-    const int64_t rows = module_min(BLOCK, a->queries - first), keys = visible(a, first, rows);
-    probabilities(a, &h, first, rows);
-    multiply(a, &h, module_product(rows, a->width, keys, h.scores, h.score_ld, 1, y + first * a->y_ld, a->y_ld, h.workspace), V_N,
-             0);
+  for (int64_t i = 0; i < a->blocks; i++) {
+    const int64_t first = first_query(a, i), rows = first_query(a, i + 1) - first, keys = visible(a, first, rows);
+    float *to = y + first * a->y_ld;
+    probabilities(a, &h, first, rows, 0);
+    multiply(a, &h, module_product(rows, a->width, keys, h.scores, a->score_ld, 1, to, a->y_ld, h.workspace), V_N, 0);
+    (module_wide(a->host) ? divide_avx2 : divide_plain)(rows, a->width, h.sums, to, a->y_ld);
   }
 }
 
+/* The head's part of an input's gradient; set to zero if the first block is not to write all of it. */
 static float *gradient_of(const attention *a, int input, int64_t index, int64_t rows, int64_t width) {
   if (!module_needs_input(a->node, input)) return NULL;
   float *to = (float *)a->node->d_inputs[input].data + index / a->heads * rows * a->d_ld[input];
   to += index % a->heads * width;
-  for (int64_t r = 0; !module_adds_input(a->node, input) && r < rows; r++)
-    memset(to + r * a->d_ld[input], 0, (size_t)width * sizeof(float));
+  const int clear = input != Q && (a->causal || !a->queries) && !module_adds_input(a->node, input);
+  for (int64_t r = 0; clear && r < rows; r++) memset(to + r * a->d_ld[input], 0, (size_t)width * sizeof(float));
   return to;
 }
 
-/* C(keys, n) += A^T B for A = p or ds of the block and B = rows of dy or q. */
-static void add_transposed(const attention *a, const head *h, int64_t keys, int64_t n, int64_t rows, const float *scores,
-                           const float *b, int64_t b_ld, float *c, int64_t c_ld) {
-  lamina_gemm g = module_product(keys, n, rows, scores, 1, h->score_ld, c, c_ld, h->workspace);
+/* C(keys, n) (+)= A^T B for A = p or ds of the block, B = rows of dy or q and C the gradient of an input. */
+static void add_transposed(const attention *a, const head *h, lamina_gemm g, const float *b, int64_t b_ld, int add) {
+  g.workspace = h->workspace;
   g.b = b;
   g.b_k = b_ld;
   g.b_n = 1;
-  g.accumulate = 1;
+  g.accumulate = add;
   a->host->gemm_serial(a->host, &g);
 }
 
 static void backward_task(void *arg, int64_t index, int thread) {
   const attention *a = arg;
   const head h = head_of(a, index, thread);
-  const float *dy =
-      (const float *)a->node->d_outputs[0].data + index / a->heads * a->queries * a->dy_ld + index % a->heads * a->width;
+  const float *dy = (const float *)a->node->d_outputs[0].data + index / a->heads * a->queries * a->dy_ld +
+                    index % a->heads * a->width;
   float *dq = gradient_of(a, Q, index, a->queries, a->depth), *dk = gradient_of(a, K, index, a->keys, a->depth);
   float *dv = gradient_of(a, V, index, a->keys, a->width);
   pack(a, &h, K_T);
   pack(a, &h, K_N);
   pack(a, &h, V_T);
-  for (int64_t first = 0; first < a->queries; first += BLOCK) {
-    const int64_t rows = module_min(BLOCK, a->queries - first), keys = visible(a, first, rows);
-    const float *g = dy + first * a->dy_ld;
-    probabilities(a, &h, first, rows);
-    if (dv) add_transposed(a, &h, keys, a->width, rows, h.scores, g, a->dy_ld, dv, a->d_ld[V]);
+  for (int64_t i = 0; i < a->blocks; i++) {
+    const int64_t first = first_query(a, i), rows = first_query(a, i + 1) - first, keys = visible(a, first, rows);
+    const int more = i > 0 || a->causal; /* only the first of blocks that see all keys overwrites dk and dv */
+    const int64_t ld = a->score_ld;
+    probabilities(a, &h, first, rows, 1);
+    copy_rows(rows, a->width, dy + first * a->dy_ld, a->dy_ld, h.g_block, a->g_ld);
+    if (dv)
+      add_transposed(a, &h, module_product(keys, a->width, rows, h.scores, 1, ld, dv, a->d_ld[V], NULL), h.g_block,
+                     a->g_ld, more || module_adds_input(a->node, V));
     if (!dq && !dk) continue;
-    multiply(a, &h, module_product(rows, keys, a->width, g, a->dy_ld, 1, h.d_scores, h.score_ld, h.workspace), V_T, 0);
-    for (int64_t r = 0; r < rows; r++) {
-      float *row = h.d_scores + r * h.score_ld;
-      a->host->vector->softmax_backward(keys, h.scores + r * h.score_ld, row, 0, row);
-      for (int64_t c = 0; c < keys; c++) row[c] *= a->scale;
-    }
+    multiply(a, &h, module_product(rows, keys, a->width, h.g_block, a->g_ld, 1, h.d_scores, ld, h.workspace), V_T, 0);
+    for (int64_t r = 0; r < rows; r++)
+      a->host->vector->softmax_backward(keys, h.scores + r * ld, h.d_scores + r * ld, 0, h.d_scores + r * ld);
     if (dq)
-      multiply(a, &h, module_product(rows, a->depth, keys, h.d_scores, h.score_ld, 1, dq + first * a->d_ld[Q], a->d_ld[Q], h.workspace),
-               K_N, 1);
-    if (dk) add_transposed(a, &h, keys, a->depth, rows, h.d_scores, h.q + first * a->ld[Q], a->ld[Q], dk, a->d_ld[K]);
+      multiply(
+          a, &h,
+          module_product(rows, a->depth, keys, h.d_scores, ld, 1, dq + first * a->d_ld[Q], a->d_ld[Q], h.workspace),
+          K_N, module_adds_input(a->node, Q));
+    if (dk)
+      add_transposed(a, &h, module_product(keys, a->depth, rows, h.d_scores, 1, ld, dk, a->d_ld[K], NULL), h.q_block,
+                     a->q_ld, more || module_adds_input(a->node, K));
   }
 }
 
@@ -254,8 +304,9 @@ static lamina_status infer(lamina_node *node) {
     return node->host->fail(node->host, LAMINA_SHAPE_MISMATCH,
                             "q, k and v must be (N, L, E), (N, S, E) and (N, S, F) with the same N, S and E");
   if (q->dim[2] % heads != 0 || v->dim[2] % heads != 0)
-    return node->host->fail(node->host, LAMINA_SHAPE_MISMATCH, "%lld and %lld channels cannot be parted into num_heads = %lld",
-                            (long long)q->dim[2], (long long)v->dim[2], heads);
+    return node->host->fail(node->host, LAMINA_SHAPE_MISMATCH,
+                            "%lld and %lld channels cannot be parted into num_heads = %lld", (long long)q->dim[2],
+                            (long long)v->dim[2], heads);
   module_copy_shape(&node->outputs[0], q);
   node->outputs[0].dim[2] = v->dim[2];
   return LAMINA_OK;

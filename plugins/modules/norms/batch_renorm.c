@@ -6,11 +6,10 @@
  *   training    r = clip(s_B / s, 1 / r_max, r_max), d = clip((m_B - m) / s, -d_max, d_max)   held constant in backward
  *               y = ((x - m_B) / s_B * r + d) * weight + bias
  *               m += momentum * (m_B - m), s += momentum * (s_B - s)
- *   inference   y = (x - m) / s * weight + bias
+ *   inference, or frozen states   y = (x - m) / s * weight + bias
  *
  * with m_B the mean, s_B = sqrt(var + eps) the deviation of the batch (var biased), m = running_mean, s = running_std. With
- * r_max = 1 and d_max = 0 it is batch normalisation. With frozen states training is inference: m_B = m, s_B = s, r = 1, d = 0,
- * and both means vanish from dx. Parameters: weight (C), bias (C); states: running_mean (C),
+ * r_max = 1 and d_max = 0 it is batch normalisation. Parameters: weight (C), bias (C); states: running_mean (C),
  * running_std (C). Backward: with n = (x - m_B) / s_B and g = dy * weight * r, dx = (g - mean(g) - n * mean(g * n)) / s_B.
  * Cost: two passes over x for the statistics, one to apply.
  */
@@ -97,12 +96,12 @@ static void train_statistics(const lamina_node *node, renorm *r, float *kept) {
   }
 }
 
-/* The running statistics, frozen, in the batch's place. */
+/* Frozen: the running statistics stand for the batch's, and stay as they are. */
 static void frozen_statistics(const lamina_node *node, int64_t n, float *kept) {
-  const float *m = node->params[RUNNING_MEAN].data, *s = node->params[RUNNING_STD].data;
+  const float *mean = node->params[RUNNING_MEAN].data, *deviation = node->params[RUNNING_STD].data;
   for (int64_t c = 0; c < n; c++) {
-    kept[MEAN * n + c] = m[c];
-    kept[SCALE * n + c] = 1 / s[c];
+    kept[MEAN * n + c] = mean[c];
+    kept[SCALE * n + c] = 1 / deviation[c];
     kept[R * n + c] = 1;
     kept[D * n + c] = 0;
   }
@@ -118,10 +117,8 @@ static lamina_status forward(const lamina_node *node) {
   if (!r.x.rows) return LAMINA_OK; /* no statistics: the running ones stay */
   const float *weight = node->params[WEIGHT].data, *bias = node->params[BIAS].data, *kept = node->saved;
   float *a = coefficients_of(node, &r);
-  if (node->mode == LAMINA_TRAIN && node->frozen_states)
-    frozen_statistics(node, n, node->saved);
-  else if (node->mode == LAMINA_TRAIN)
-    train_statistics(node, &r, node->saved);
+  if (node->mode == LAMINA_TRAIN && node->frozen_states) frozen_statistics(node, n, node->saved);
+  if (node->mode == LAMINA_TRAIN && !node->frozen_states) train_statistics(node, &r, node->saved);
   const float *mean = node->params[RUNNING_MEAN].data, *deviation = node->params[RUNNING_STD].data;
   for (int64_t c = 0; c < n; c++) {
     const int train = node->mode == LAMINA_TRAIN;
@@ -158,7 +155,7 @@ static lamina_status backward(const lamina_node *node) {
     if (to) to[c] = module_adds_param(node, WEIGHT) ? to[c] + dw : dw;
     to = module_needs_param(node, BIAS) ? node->d_params[BIAS].data : NULL;
     if (to) to[c] = module_adds_param(node, BIAS) ? to[c] + db : db;
-    a[c] = node->frozen_states ? 0 : (float)(sums[c] / rows);
+    a[c] = node->frozen_states ? 0 : (float)(sums[c] / rows); /* frozen statistics do not depend on x */
     a[n + c] = node->frozen_states ? 0 : (float)(normalised * scale / rows);
     a[2 * n + c] = (float)(weight[c] * kept[R * n + c] * scale);
   }

@@ -5,9 +5,9 @@
  *   r = sigmoid(W_ir x_t + b_ir + W_hr h + b_hr),   z = sigmoid(W_iz x_t + b_iz + W_hz h + b_hz),   h = h_{t-1}
  *   n = tanh(W_in x_t + b_in + r (W_hn h + b_hn)),   h_t = (1 - z) n + z h
  *
- * Shapes: x (N, L, C); weight_ih_l0 (3H, C), weight_hh_l0 (3H, H), bias_ih_l0 and bias_hh_l0 (3H), gates in the order r, z, n;
- * y (N, L, H), or with output=last the last h, (N, H). Cost: 6 N L H (C + H) operations, twice that backward; see
- * recurrent.c.
+ * Shapes: x (N, L, C); weight_ih_l0 (3H, C), weight_hh_l0 (3H, H), bias_ih_l0 and bias_hh_l0 (3H), gates in the order
+ * r, z, n; y (N, L, H), or with output=last the last h, (N, H). Cost: 6 N L H (C + H) operations, twice that backward;
+ * see recurrent.c.
  */
 #include "recurrent.h"
 
@@ -51,4 +51,5 @@ static const recurrent_cell cell = {.gates = 3,
 
 #include "recurrent_layer.h"
 
-RECURRENT_LAYER(gru, "gated recurrent unit over the times of a sequence", "(3H, C)", "(3H, H)", "(3H)");
+RECURRENT_LAYER(gru, "gated recurrent unit over the times of a sequence", "(3H, C)", "(3H, H)", "(3H)", RECURRENT_NONE,
+                RECURRENT_NONE);

@@ -44,6 +44,7 @@ MODULE_AVX2 static void forward_avx2(const lamina_host *host, const recurrent_ro
 MODULE_AVX2 static void backward_avx2(const lamina_host *host, const recurrent_row *row) { backward_row(host, row); }
 
 static const recurrent_cell cell = {.gates = 4,
+                                    .norm = 1,
                                     .forward = forward_plain,
                                     .backward = backward_plain,
                                     .forward_avx2 = forward_avx2,
@@ -51,4 +52,24 @@ static const recurrent_cell cell = {.gates = 4,
 
 #include "recurrent_layer.h"
 
-RECURRENT_LAYER(lstm, "long short-term memory over the times of a sequence", "(4H, C)", "(4H, H)", "(4H)");
+MODULE_ATTR(norm_steps, "batch_norm_steps", LAMINA_ATTR_INT, "0", 0, 1 << 16,
+            "recurrent batch normalisation, with statistics for each of so many times; 0: none");
+MODULE_ATTR(norm_eps, "batch_norm_eps", LAMINA_ATTR_FLOAT, "1e-5", 0, 1, "added to the variances");
+MODULE_ATTR(norm_momentum, "batch_norm_momentum", LAMINA_ATTR_FLOAT, "0.1", 0, 1,
+            "weight of a batch in the running statistics");
+MODULE_PARAMETER(norm_x, "batch_norm_ih.weight", LAMINA_PORT_NO_DECAY, "constant:0.1", "(4H)");
+MODULE_PARAMETER(norm_h, "batch_norm_hh.weight", LAMINA_PORT_NO_DECAY, "constant:0.1", "(4H)");
+MODULE_PARAMETER(norm_c, "batch_norm_c.weight", LAMINA_PORT_NO_DECAY, "constant:0.1", "(H)");
+MODULE_PARAMETER(norm_c_bias, "batch_norm_c.bias", LAMINA_PORT_NO_DECAY, "zeros", "(H)");
+MODULE_STATE(mean_x, "batch_norm_ih.running_mean", "zeros", "(T, 4H)");
+MODULE_STATE(var_x, "batch_norm_ih.running_var", "ones", "(T, 4H)");
+MODULE_STATE(mean_h, "batch_norm_hh.running_mean", "zeros", "(T, 4H)");
+MODULE_STATE(var_h, "batch_norm_hh.running_var", "ones", "(T, 4H)");
+MODULE_STATE(mean_c, "batch_norm_c.running_mean", "zeros", "(T, H)");
+MODULE_STATE(var_c, "batch_norm_c.running_var", "ones", "(T, H)");
+
+#define LSTM_ATTRS , &norm_steps, &norm_eps, &norm_momentum
+#define LSTM_PORTS , &norm_x, &norm_h, &norm_c, &norm_c_bias, &mean_x, &var_x, &mean_h, &var_h, &mean_c, &var_c
+
+RECURRENT_LAYER(lstm, "long short-term memory over the times of a sequence", "(4H, C)", "(4H, H)", "(4H)", LSTM_ATTRS,
+                LSTM_PORTS);

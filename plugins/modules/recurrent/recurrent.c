@@ -2,34 +2,20 @@
 /*
  * The walk of lstm.c and gru.c over time, G gates of H floats.
  *
- * All is held time by time, (L, N, ...), so that a step reads and writes dense rows: x is copied into that order, and its
- * product with weight_ih is one large GEMM over all times. A step is one GEMM (N x GH x H) with weight_hh, packed once, and
- * then the cell on each row. Backward walks back with one GEMM a step; the gradients of weights, of x and of the biases are
- * then one large product or sum over all times each. Training saves gates and states: L N (G + 1) H floats, and L N H (lstm:
- * c) or L N 3H (gru: the product with h) more.
+ * All is held time by time, (L, N, ...), so that a step reads and writes dense rows: x is copied into that order, and
+ * its product with weight_ih is one large GEMM over as many times as leave their gates in L2. A step is one GEMM (N x
+ * GH x H) with weight_hh, packed once, and then the cell on each row. Backward walks back with one GEMM a step; the
+ * gradients of weights, of x and of the biases are then one large product or sum over all times each. Training saves
+ * gates and states: L N (G + 1) H floats, and L N H (lstm: c) or L N 3H (gru: the product with h) more.
  */
 #include "recurrent.h"
 
-enum { LINE = 16, ROW_FLOATS = 4096 /* gates of a task of rows */, TASK_COLUMNS = 64 };
-
-typedef struct recurrent {
-  const lamina_node *node;
-  const lamina_host *host;
-  const recurrent_cell *cell;
-  int64_t samples, times, in, size, gates; /* size: H; gates: G * H */
-  int last; /* y is the last state alone */
-  /* packed */
-  float *w_ih, *w_hh, *w_ih_back, *w_hh_back, *b_ih, *b_hh;
-  size_t packed;
-  /* forward to backward; at inference in the workspace */
-  float *gate, *hidden, *h, *c;
-  size_t saved;
-  /* scratch */
-  float *x, *dx, *d_gate, *d_hidden, *dh, *dc;
-  void *product;
-  size_t scratch;
-  int64_t time; /* of the step that runs */
-} recurrent;
+enum {
+  LINE = 16,
+  ROW_FLOATS = 4096 /* gates of a task of rows */,
+  TASK_COLUMNS = 64,
+  PRODUCT_ROWS = 112 /* of a product with x, at least */
+};
 
 static lamina_gemm product_of(const recurrent *r, int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row,
                               int64_t a_k, float *c) {
@@ -44,14 +30,28 @@ static void multiply_packed(const recurrent *r, lamina_gemm g, const float *pack
   r->host->gemm(r->host, &g);
 }
 
+/* Times whose gates half of L2 holds from the product with x to the step, but enough rows for a large product. The bits
+   of a row do not depend on how many are multiplied together. */
+static int64_t times_together(const recurrent *r) {
+  const double fit = 0.5 * (double)r->host->cpu->l2 / (4.0 * (double)r->gates * (double)module_max(r->samples, 1));
+  const int64_t times = fit < (double)r->times ? (int64_t)fit : r->times;
+  return module_max(module_min(module_max(times, module_ceil_div(PRODUCT_ROWS, module_max(r->samples, 1))), r->times),
+                    1);
+}
+
 static size_t most_product(const recurrent *r) {
   const int train = r->node->mode == LAMINA_TRAIN;
   const int64_t rows = r->samples * r->times, earlier = r->samples * (r->times - 1);
-  const int64_t sizes[][4] = {{rows, r->gates, r->in, 1},       {r->samples, r->gates, r->size, 1},
-                              {rows, r->in, r->gates, 1},       {r->samples, r->size, r->gates, 1},
-                              {r->gates, r->in, rows, 0},       {r->gates, r->size, earlier, 0}};
+  const int64_t rest = r->times % r->together * r->samples;
+  const int64_t sizes[][4] = {{r->together * r->samples, r->gates, r->in, 1},
+                              {rest, r->gates, r->in, 1},
+                              {r->samples, r->gates, r->size, 1},
+                              {rows, r->in, r->gates, 1},
+                              {r->samples, r->size, r->gates, 1},
+                              {r->gates, r->in, rows, 0},
+                              {r->gates, r->size, earlier, 0}};
   size_t most = 0;
-  for (int i = 0; i < (train ? 6 : 2); i++) {
+  for (int i = 0; i < (train ? 7 : 3); i++) {
     lamina_gemm g = product_of(r, sizes[i][0], sizes[i][1], sizes[i][2], NULL, sizes[i][2], 1, NULL);
     static const float mark = 0;
     g.b_packed = sizes[i][3] ? &mark : NULL; /* not read: only tells that B will be packed */
@@ -61,16 +61,22 @@ static size_t most_product(const recurrent *r) {
   return most;
 }
 
+static int64_t norm_sums(const recurrent *r) { return 3 * r->gates + 2 * r->size; }
+
 /* Sizes, and where everything lies in the buffers that the node has by now. */
 static lamina_status describe(const lamina_node *node, const recurrent_cell *cell, recurrent *r) {
   const lamina_tensor *x = &node->inputs[0];
   const int train = node->mode == LAMINA_TRAIN;
-  *r = (recurrent){.node = node, .host = node->host, .cell = cell, .samples = x->dim[0], .times = x->dim[1], .in = x->dim[2]};
+  *r = (recurrent){
+      .node = node, .host = node->host, .cell = cell, .samples = x->dim[0], .times = x->dim[1], .in = x->dim[2]};
   r->size = node->attrs[RECURRENT_HIDDEN_SIZE].i;
   r->gates = cell->gates * r->size;
+  r->norm = cell->norm && node->attrs[RECURRENT_NORM_STEPS].i > 0;
+  r->separate = cell->separate || r->norm;
   r->last = strcmp(node->attrs[RECURRENT_OUTPUT].s, "last") == 0;
   size_t bytes;
   lamina_status status = module_bytes(node, r->samples * r->times, 4 * (r->gates + r->in + LINE), &bytes);
+  if (!status && r->norm) status = module_bytes(node, node->attrs[RECURRENT_NORM_STEPS].i, 8 * r->gates, &bytes);
   if (!status) status = module_bytes(node, r->gates + 64, 4 * (r->size + r->in + 64), &bytes);
   if (status) return status;
   const int64_t rows = r->samples * r->times, step = r->samples * r->size;
@@ -85,17 +91,26 @@ static lamina_status describe(const lamina_node *node, const recurrent_cell *cel
   r->w_ih_back = module_carve(node->packed, &r->packed, train ? ih_back : 0);
   r->w_hh_back = module_carve(node->packed, &r->packed, train ? hh_back : 0);
   void *kept = train ? node->saved : node->workspace;
-  r->gate = module_carve(kept, &r->saved, rows * r->gates);
-  r->hidden = module_carve(kept, &r->saved, cell->separate ? rows * r->gates : 0);
+  r->together = times_together(r);
+  r->kept = train ? r->times : r->together;
+  const int64_t gates = r->samples * r->kept * r->gates;
+  r->gate = module_carve(kept, &r->saved, gates);
+  r->hidden = module_carve(kept, &r->saved, r->separate ? gates : 0);
   r->h = module_carve(kept, &r->saved, rows * r->size + step);
   r->c = module_carve(kept, &r->saved, cell->separate ? 0 : rows * r->size + step);
+  const int64_t normal = r->norm ? train ? rows : r->samples : 0; /* rows of normalised values */
+  r->x_hat = module_carve(kept, &r->saved, normal * r->gates);
+  r->c_hat = module_carve(kept, &r->saved, normal * r->size);
+  r->norm_scale = module_carve(kept, &r->saved, r->norm && train ? r->times * (2 * r->gates + r->size) : 0);
   if (!train) r->scratch = r->saved;
   r->x = module_carve(node->workspace, &r->scratch, rows * r->in);
   r->dx = module_carve(node->workspace, &r->scratch, train ? rows * r->in : 0);
   r->d_gate = r->d_hidden = module_carve(node->workspace, &r->scratch, train ? rows * r->gates : 0);
-  if (cell->separate) r->d_hidden = module_carve(node->workspace, &r->scratch, train ? rows * r->gates : 0);
+  if (r->separate) r->d_hidden = module_carve(node->workspace, &r->scratch, train ? rows * r->gates : 0);
   r->dh = module_carve(node->workspace, &r->scratch, train ? step : 0);
   r->dc = module_carve(node->workspace, &r->scratch, train ? step : 0);
+  r->norm_dc = module_carve(node->workspace, &r->scratch, r->norm && train ? step : 0);
+  r->norm_sums = (double *)(void *)module_carve(node->workspace, &r->scratch, r->norm && train ? 2 * norm_sums(r) : 0);
   r->product = node->workspace ? (char *)node->workspace + r->scratch : NULL;
   return LAMINA_OK;
 }
@@ -146,7 +161,8 @@ static void copy_x_task(void *arg, int64_t sample, int thread) {
   const module_matrix x = module_rows(&r->node->inputs[0]);
   (void)thread;
   for (int64_t t = 0; t < r->times; t++)
-    memcpy(r->x + (t * r->samples + sample) * r->in, x.data + (sample * r->times + t) * x.ld, (size_t)r->in * sizeof(float));
+    memcpy(r->x + (t * r->samples + sample) * r->in, x.data + (sample * r->times + t) * x.ld,
+           (size_t)r->in * sizeof(float));
 }
 
 static void copy_dx_task(void *arg, int64_t sample, int thread) {
@@ -161,11 +177,14 @@ static void copy_dx_task(void *arg, int64_t sample, int thread) {
   }
 }
 
+/* Where the gates of r->time begin. */
+static int64_t gates_at(const recurrent *r) { return r->time % r->kept * r->samples * r->gates; }
+
 static recurrent_row row_of(const recurrent *r, int64_t sample) {
   const int64_t row = r->time * r->samples + sample, after = row + r->samples;
   return (recurrent_row){.n = r->size,
-                         .gates = r->gate + row * r->gates,
-                         .hidden = r->hidden + row * r->gates,
+                         .gates = r->gate + gates_at(r) + sample * r->gates,
+                         .hidden = r->hidden + gates_at(r) + sample * r->gates,
                          .h0 = r->h + row * r->size,
                          .h1 = r->h + after * r->size,
                          .c0 = r->c + row * r->size,
@@ -191,7 +210,7 @@ static void forward_task(void *arg, int64_t index, int thread) {
   (void)thread;
   for (int64_t n = index * step; n < end; n++) {
     const recurrent_row row = row_of(r, n);
-    (module_wide(r->host) ? r->cell->forward_avx2 : r->cell->forward)(r->host, &row);
+    if (!r->norm) (module_wide(r->host) ? r->cell->forward_avx2 : r->cell->forward)(r->host, &row);
     float *y = output_row(r, &r->node->outputs[0], n);
     if (y) memcpy(y, row.h1, (size_t)r->size * sizeof(float));
   }
@@ -205,8 +224,16 @@ static void backward_task(void *arg, int64_t index, int thread) {
     const recurrent_row row = row_of(r, n);
     const float *dy = output_row(r, &r->node->d_outputs[0], n);
     for (int64_t i = 0; dy && i < r->size; i++) row.dh[i] += dy[i];
-    (module_wide(r->host) ? r->cell->backward_avx2 : r->cell->backward)(r->host, &row);
+    if (!r->norm) (module_wide(r->host) ? r->cell->backward_avx2 : r->cell->backward)(r->host, &row);
   }
+}
+
+/* The gates' part from x, of `times` times from r->time on. */
+static void input_product(const recurrent *r, int64_t times) {
+  const int64_t at = r->time * r->samples;
+  const lamina_gemm g =
+      product_of(r, times * r->samples, r->gates, r->in, r->x + at * r->in, r->in, 1, r->gate + gates_at(r));
+  multiply_packed(r, g, r->w_ih, r->norm ? NULL : r->b_ih, 0); /* a norm would take the bias off again */
 }
 
 lamina_status recurrent_forward(const lamina_node *node, const recurrent_cell *cell) {
@@ -214,16 +241,18 @@ lamina_status recurrent_forward(const lamina_node *node, const recurrent_cell *c
   lamina_status status = describe(node, cell, &r);
   if (status) return status;
   const lamina_host *h = r.host;
-  const int64_t rows = r.samples * r.times, step = r.samples * r.size;
+  const int64_t step = r.samples * r.size;
   h->parallel(h, r.samples, copy_x_task, &r);
-  multiply_packed(&r, product_of(&r, rows, r.gates, r.in, r.x, r.in, 1, r.gate), r.w_ih, r.b_ih, 0);
   memset(r.h, 0, (size_t)step * sizeof(float));
   if (!cell->separate) memset(r.c, 0, (size_t)step * sizeof(float));
   for (r.time = 0; r.time < r.times; r.time++) {
     const int64_t at = r.time * r.samples;
-    float *to = (cell->separate ? r.hidden : r.gate) + at * r.gates;
+    if (r.time % r.together == 0) input_product(&r, module_min(r.together, r.times - r.time));
+    float *to = (r.separate ? r.hidden : r.gate) + gates_at(&r);
     const lamina_gemm g = product_of(&r, r.samples, r.gates, r.size, r.h + at * r.size, r.size, 1, to);
-    if (cell->separate || r.time > 0) multiply_packed(&r, g, r.w_hh, cell->separate ? r.b_hh : NULL, !cell->separate);
+    const float *bias = cell->separate ? r.b_hh : NULL;
+    if (r.separate || r.time > 0) multiply_packed(&r, g, r.w_hh, bias, !r.separate);
+    if (r.norm) recurrent_norm_forward(&r);
     h->parallel(h, module_ceil_div(r.samples, rows_of_task(&r)), forward_task, &r);
   }
   return LAMINA_OK;
@@ -271,22 +300,38 @@ lamina_status recurrent_backward(const lamina_node *node, const recurrent_cell *
   const lamina_host *h = r.host;
   const int64_t rows = r.samples * r.times, step = r.samples * r.size;
   memset(r.dh, 0, (size_t)step * sizeof(float));
+  if (r.norm) memset(r.norm_sums, 0, (size_t)norm_sums(&r) * sizeof(double));
   memset(r.dc, 0, (size_t)step * sizeof(float));
   for (r.time = r.times - 1; r.time >= 0; r.time--) {
     const float *gradient = r.d_hidden + r.time * r.samples * r.gates;
     h->parallel(h, module_ceil_div(r.samples, rows_of_task(&r)), backward_task, &r);
+    if (r.norm) recurrent_norm_backward(&r);
     if (r.time > 0)
       multiply_packed(&r, product_of(&r, r.samples, r.size, r.gates, gradient, r.gates, 1, r.dh), r.w_hh_back, NULL, 1);
   }
   h->parallel(h, r.samples, copy_x_task, &r);
   weight_gradient(&r, RECURRENT_W_IH, rows, r.d_gate, r.x, r.in);
   weight_gradient(&r, RECURRENT_W_HH, rows - r.samples, r.d_hidden + r.samples * r.gates, r.h + step, r.size);
-  bias_gradient(&r, RECURRENT_B_IH, r.d_gate);
-  bias_gradient(&r, RECURRENT_B_HH, r.d_hidden);
+  if (r.norm) {
+    recurrent_norm_gradients(&r);
+  } else {
+    bias_gradient(&r, RECURRENT_B_IH, r.d_gate);
+    bias_gradient(&r, RECURRENT_B_HH, r.d_hidden);
+  }
   if (!module_needs_input(node, 0)) return LAMINA_OK;
   multiply_packed(&r, product_of(&r, rows, r.in, r.gates, r.d_gate, r.gates, 1, r.dx), r.w_ih_back, NULL, 0);
   h->parallel(h, r.samples, copy_dx_task, &r);
   return LAMINA_OK;
+}
+
+static void infer_norm(lamina_node *node, int64_t size, int64_t gates) {
+  const int64_t steps = node->attrs[RECURRENT_NORM_STEPS].i;
+  module_shape(&node->params[RECURRENT_NORM_X], 1, gates, 0);
+  module_shape(&node->params[RECURRENT_NORM_H], 1, gates, 0);
+  module_shape(&node->params[RECURRENT_NORM_C], 1, size, 0);
+  module_shape(&node->params[RECURRENT_NORM_C_BIAS], 1, size, 0);
+  for (int i = RECURRENT_STATES_X; i < RECURRENT_STATES_C + 2; i++)
+    module_shape(&node->params[i], 2, steps, i < RECURRENT_STATES_C ? gates : size);
 }
 
 lamina_status recurrent_infer(lamina_node *node, const recurrent_cell *cell) {
@@ -300,6 +345,7 @@ lamina_status recurrent_infer(lamina_node *node, const recurrent_cell *cell) {
   y->dim[y->rank - 1] = size;
   module_shape(&node->params[RECURRENT_W_HH], 2, gates, size);
   module_shape(&node->params[RECURRENT_W_IH], 2, gates, x->dim[2]);
+  if (cell->norm && node->attrs[RECURRENT_NORM_STEPS].i > 0) infer_norm(node, size, gates);
   if (!node->attrs[RECURRENT_BIAS].i) return LAMINA_OK;
   module_shape(&node->params[RECURRENT_B_IH], 1, gates, 0);
   module_shape(&node->params[RECURRENT_B_HH], 1, gates, 0);

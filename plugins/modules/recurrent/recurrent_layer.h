@@ -6,7 +6,9 @@
 #include "recurrent.h"
 
 static lamina_status layer_infer(lamina_node *node) { return recurrent_infer(node, &cell); }
-static lamina_status layer_plan(const lamina_node *node, lamina_cost *cost) { return recurrent_plan(node, cost, &cell); }
+static lamina_status layer_plan(const lamina_node *node, lamina_cost *cost) {
+  return recurrent_plan(node, cost, &cell);
+}
 static lamina_status layer_pack(const lamina_node *node) { return recurrent_pack(node, &cell); }
 static lamina_status layer_forward(const lamina_node *node) { return recurrent_forward(node, &cell); }
 static lamina_status layer_backward(const lamina_node *node) { return recurrent_backward(node, &cell); }
@@ -29,7 +31,10 @@ static const lamina_kernel kernel = {.size = sizeof(lamina_kernel),
                                      .forward = layer_forward,
                                      .backward = layer_backward};
 
-#define RECURRENT_LAYER(id, text, shape_ih, shape_hh, shape_bias)                                                      \
+/* more_attrs and more_ports, each of which begins with a comma or is empty, are what the layer has beyond the others.
+ */
+#define RECURRENT_NONE
+#define RECURRENT_LAYER(id, text, shape_ih, shape_hh, shape_bias, more_attrs, more_ports)                              \
   MODULE_PARAMETER(w_hh_port, "weight_hh_l0", 0, "fan_in_uniform", shape_hh);                                          \
   MODULE_PARAMETER(w_ih_port, "weight_ih_l0", 0, "fan_in_uniform", shape_ih);                                          \
   MODULE_PARAMETER(b_ih_port, "bias_ih_l0", LAMINA_PORT_NO_DECAY, "fan_in_uniform", shape_bias);                       \
@@ -40,8 +45,8 @@ static const lamina_kernel kernel = {.size = sizeof(lamina_kernel),
       .version = 1,                                                                                                    \
       .doc = text,                                                                                                     \
       .flags = LAMINA_LAYER_ACCUMULATES,                                                                               \
-      .attrs = MODULE_ATTRS(&hidden_size, &use_bias, &output),                                                         \
-      .ports = MODULE_PORTS(&x_port, &y_port, &w_hh_port, &w_ih_port, &b_ih_port, &b_hh_port),                         \
+      .attrs = MODULE_ATTRS(&hidden_size, &use_bias, &output more_attrs),                                              \
+      .ports = MODULE_PORTS(&x_port, &y_port, &w_hh_port, &w_ih_port, &b_ih_port, &b_hh_port more_ports),              \
       .kernels = MODULE_KERNELS(&kernel),                                                                              \
       .infer = layer_infer}
 
