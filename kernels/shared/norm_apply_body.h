@@ -14,7 +14,7 @@
 #include "vec_inline.h"
 
 /* Rows that go together, and channels whose constants stay in L1 beside the streams. */
-enum { APPLY_ROWS = 2, APPLY_CHANNELS = 512 };
+enum { APPLY_ROWS = 2, APPLY_CHANNELS = 1024 };
 
 typedef enum apply_kind {
   APPLY_NORMALIZE,     /* clamp((x - mean) * scale + offset) */
