@@ -3,7 +3,7 @@
  * @file norm_apply_body.h
  * The elementwise passes of batch normalisation over a rows x channels matrix, on vec.h: normalise (+ add, clamp) and
  * the gradient, through the clamp and of what was added. Two rows at a time share the loads of a channel's constants;
- * they lie far from each other (norm_apart), and each is written strictly in order. Cost: one pass over each stream.
+ * they lie far from each other (norm_apart), and each is written in order. Cost: one pass over each stream.
  */
 #ifndef LAMINA_SHARED_NORM_APPLY_BODY_H
 #define LAMINA_SHARED_NORM_APPLY_BODY_H
@@ -94,17 +94,18 @@ VEC_INLINE void apply_rows(apply_kind kind, int64_t rows, int64_t channels, cons
   application k = *from; /* a copy that nothing points at: its fields stay in registers */
   k.stream = k.stream && apply_can_stream(k.y, k.y_ld);
   k.stream_add = k.stream_add && apply_can_stream(k.d_add, k.d_add_ld);
+  const int past = k.stream || k.stream_add; /* such stores go best strictly in order */
   for (int64_t c = 0; c < channels; c += APPLY_CHANNELS) {
     const int64_t end = channels - c < APPLY_CHANNELS ? channels : c + APPLY_CHANNELS;
     int64_t row = 0;
-    while (row + APPLY_ROWS <= rows) {
+    while (!past && row + APPLY_ROWS <= rows) {
       const int64_t apart = norm_apart(rows - row, APPLY_ROWS, k.x_ld);
       for (int64_t i = 0; i < apart; i++) apply_row(kind, APPLY_ROWS, &k, row + i, apart, c, end);
       row += APPLY_ROWS * apart;
     }
-    if (row < rows) apply_row(kind, 1, &k, row, 0, c, end);
+    for (; row < rows; row++) apply_row(kind, 1, &k, row, 0, c, end);
   }
-  if (k.stream || k.stream_add) vf_stream_end();
+  if (past) vf_stream_end();
 }
 
 /* A dense matrix as virtual rows, then the rows left over. */
