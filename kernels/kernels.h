@@ -230,13 +230,35 @@ typedef struct lamina_pool_row {
   float scale;
   int streamed;  /* forward: x is too large for the caches */
   int overwrite; /* backward: no other window has these taps: set dx, instead of adding to it */
+  uint8_t *winner; /* max_winner: the tap that won, for each window and channel; winner_ld from window to window */
+  int64_t winner_ld;
+  int tap, tap_row; /* max_winner: the number of tap (0, 0), and what it grows by from one row of taps to the next */
 } lamina_pool_row;
+
+/* One row of the gradient of a max pool, and the `rows` rows of windows that it lies in. Window o of a row begins at column
+   o * stride - padding and is `width` wide; this row's taps in it are numbered tap - i * tap_row and on, i being the row of
+   windows. */
+typedef struct lamina_pool_gather {
+  int64_t columns, channels;
+  float *dx;
+  int64_t dx_ld;
+  int64_t rows, windows;
+  const float *dy;
+  int64_t dy_ld, dy_row; /* floats from window to window, from one row of windows to the next */
+  const uint8_t *winner;
+  int64_t winner_ld, winner_row;
+  int64_t tap, tap_row, width, stride, padding;
+  int accumulate, stream; /* add to dx; write past the caches what lies on boundaries of vectors */
+} lamina_pool_gather;
 
 typedef struct lamina_pool_kernels {
   void (*max)(const lamina_pool_row *run);              /* reads x; NaN wins */
   void (*max_backward)(const lamina_pool_row *run);     /* dy to the first tap, row by row, whose x equals y; 0 to others */
   void (*average)(const lamina_pool_row *run);          /* y = scale * sum */
   void (*average_backward)(const lamina_pool_row *run); /* scale * dy to each tap */
+  /* max, and the number of the first tap of those with the largest value; of a NaN, if there is one. At most 256 taps. */
+  void (*max_winner)(const lamina_pool_row *run);
+  void (*max_gather)(const lamina_pool_gather *row); /* dx = the sum of dy of the windows that this pixel has won */
 } lamina_pool_kernels;
 
 typedef struct lamina_softmax_kernels {

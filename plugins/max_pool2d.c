@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* max_pool2d: (N, H, W, C) -> (N, OH, OW, C), the largest value of each window; padding counts as -inf. The backward
-   pass finds the winners again by comparing x with y (the first one takes all), so that no mask is kept. */
+/*
+ * max_pool2d: (N, H, W, C) -> (N, OH, OW, C), the largest value of each window; padding counts as -inf. In training
+ * forward keeps a byte for each output, the tap that won (the first of equals, and NaN before all): backward then gathers,
+ * for each pixel, the gradients of the windows that it has won, and reads neither x nor y. Windows with holes or of more
+ * taps than a byte counts find their winners again by comparing x with y.
+ */
 #include "builtin.h"
 #include "window.h"
 
@@ -8,16 +12,83 @@
 
 enum { ATTR_DILATION = WINDOW_ATTRS };
 
+static int keeps_winners(const lamina_node *node, const window *win) {
+  return node->mode == LAMINA_TRAIN && win->dilation[0] == 1 && win->dilation[1] == 1 &&
+         win->kernel[0] <= WINDOW_NO_WINNER && win->kernel[1] <= WINDOW_NO_WINNER / win->kernel[0];
+}
+
 static lamina_status forward(const lamina_node *node) {
   lamina_status status;
   const lamina_kernels *kernels = layer_kernels(node, &status);
   if (status != LAMINA_OK) return status;
   const window win = window_of(node, &node->attrs[ATTR_DILATION]);
   window_forward walk = {.win = &win, .kernel = kernels->pool->max, .empty = -INFINITY};
+  if (keeps_winners(node, &win)) {
+    walk.kernel = kernels->pool->max_winner;
+    walk.winner = node->saved;
+  }
   walk.x = layer_rows(&node->inputs[0]);
   walk.y = layer_rows(&node->outputs[0]);
   window_run_forward(node->host, &walk);
   return LAMINA_OK;
+}
+
+/* Rows of dx are independent of each other. */
+typedef struct gather_job {
+  const window *win;
+  const lamina_kernels *kernels;
+  layer_matrix dy, dx;
+  const uint8_t *winner;
+  int64_t rows_per_task;
+  int accumulate, stream;
+} gather_job;
+
+static void gather_row(const gather_job *job, int64_t image, int64_t h) {
+  const window *win = job->win;
+  const int64_t at = h + win->padding[0], before = at - win->kernel[0] + 1;
+  const int64_t first = before > 0 ? layer_ceil_div(before, win->stride[0]) : 0;
+  const int64_t end = layer_min(win->oh, at / win->stride[0] + 1), begin = (image * win->oh + first) * win->ow;
+  const lamina_pool_gather row = {.columns = win->w,
+                                  .channels = win->channels,
+                                  .dx = job->dx.data + (image * win->h + h) * win->w * job->dx.ld,
+                                  .dx_ld = job->dx.ld,
+                                  .rows = layer_max(0, end - first),
+                                  .windows = win->ow,
+                                  .dy = job->dy.data + begin * job->dy.ld,
+                                  .dy_ld = job->dy.ld,
+                                  .dy_row = win->ow * job->dy.ld,
+                                  .winner = job->winner + begin * win->channels,
+                                  .winner_ld = win->channels,
+                                  .winner_row = win->ow * win->channels,
+                                  .tap = (at - first * win->stride[0]) * win->kernel[1],
+                                  .tap_row = win->stride[0] * win->kernel[1],
+                                  .width = win->kernel[1],
+                                  .stride = win->stride[1],
+                                  .padding = win->padding[1],
+                                  .accumulate = job->accumulate,
+                                  .stream = job->stream};
+  job->kernels->pool->max_gather(&row);
+}
+
+static void gather_task(void *arg, int64_t index, int thread) {
+  (void)thread;
+  const gather_job *job = arg;
+  const int64_t end = layer_min((index + 1) * job->rows_per_task, job->win->images * job->win->h);
+  for (int64_t row = index * job->rows_per_task; row < end; row++) gather_row(job, row / job->win->h, row % job->win->h);
+}
+
+static void gather(const lamina_node *node, const lamina_kernels *kernels, const window *win) {
+  gather_job job = {.win = win,
+                    .kernels = kernels,
+                    .dy = layer_rows(&node->d_outputs[0]),
+                    .dx = layer_rows(&node->d_inputs[0]),
+                    .winner = node->saved,
+                    .accumulate = layer_accumulates(node, 0)};
+  const int64_t rows = win->images * win->h, floats = rows * win->w * win->channels;
+  /* Results that would drive out of the caches what is read are written past them, as batch norm's are. */
+  job.stream = !job.accumulate && (double)floats * sizeof(float) > (double)node->host->cpu->l3 / 4;
+  job.rows_per_task = layer_max(1, LAYER_TASK_FLOATS / (win->w * win->channels));
+  layer_parallel(node->host, layer_ceil_div(rows, job.rows_per_task), floats, gather_task, &job);
 }
 
 static lamina_status backward(const lamina_node *node) {
@@ -26,6 +97,10 @@ static lamina_status backward(const lamina_node *node) {
   const lamina_kernels *kernels = layer_kernels(node, &status);
   if (status != LAMINA_OK) return status;
   const window win = window_of(node, &node->attrs[ATTR_DILATION]);
+  if (keeps_winners(node, &win)) {
+    gather(node, kernels, &win);
+    return LAMINA_OK;
+  }
   window_backward walk = {.win = &win, .kernel = kernels->pool->max_backward};
   walk.x = layer_rows(&node->inputs[0]);
   walk.y = layer_rows(&node->outputs[0]);
@@ -41,6 +116,7 @@ static lamina_status infer(lamina_node *node) { return window_infer(node, &node-
 static lamina_status plan(const lamina_node *node, lamina_cost *cost) {
   const window win = window_of(node, &node->attrs[ATTR_DILATION]);
   window_cost(&win, cost);
+  if (keeps_winners(node, &win)) cost->saved = (size_t)layer_count(&node->outputs[0]);
   return LAMINA_OK;
 }
 

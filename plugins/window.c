@@ -143,22 +143,27 @@ static void run_from(const window *win, span v, int64_t ow, int include_padding,
   run->scale = taps > 0 ? (float)(1.0 / (double)taps) : 0.0f;
 }
 
-/* `x` and `y` are those of the image and of the row. */
-static void forward_row(const window_forward *walk, span v, const float *x, float *y) {
+/* `x` is that of the image, `y` and `winner` those of the row. What has no taps has no winner either: a number of none. */
+static void forward_row(const window_forward *walk, span v, const float *x, float *y, uint8_t *winner) {
   const window *win = walk->win;
   lamina_pool_row run = {.x_at = distance_of(win, walk->x.ld), .y_ld = walk->y.ld};
   run.streamed = walk->x.rows * win->channels >= STREAMED_FLOATS;
+  run.winner_ld = win->channels;
+  run.tap_row = (int)win->kernel[1];
   for (int64_t ow = 0; ow < win->ow; ow += run.windows) {
     span h;
     run_from(win, v, ow, walk->include_padding, &run, &h);
     run.y = y + ow * walk->y.ld;
+    if (winner) run.winner = winner + ow * win->channels;
     if (run.rows > 0 && run.columns > 0) {
       run.x = x + tap_of(win, v, h, walk->x.ld);
+      run.tap = (int)(v.first * win->kernel[1] + h.first);
       walk->kernel(&run);
       continue;
     }
     for (int64_t i = 0; i < run.windows; i++)
       for (int64_t c = 0; c < win->channels; c++) run.y[i * walk->y.ld + c] = walk->empty;
+    if (winner) memset(run.winner, WINDOW_NO_WINNER, (size_t)(run.windows * win->channels));
   }
 }
 
@@ -169,7 +174,8 @@ static void forward_task(void *arg, int64_t index, int thread) {
   int64_t end = layer_min((index + 1) * walk->rows_per_task, win->images * win->oh);
   for (int64_t row = index * walk->rows_per_task; row < end; row++) {
     const float *image = walk->x.data + row / win->oh * win->h * win->w * walk->x.ld;
-    forward_row(walk, span_of(win, 0, row % win->oh), image, walk->y.data + row * win->ow * walk->y.ld);
+    forward_row(walk, span_of(win, 0, row % win->oh), image, walk->y.data + row * win->ow * walk->y.ld,
+                walk->winner ? walk->winner + row * win->ow * win->channels : NULL);
   }
 }
 

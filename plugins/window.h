@@ -22,6 +22,8 @@ lamina_status window_infer(lamina_node *node, const lamina_value *dilation);
 /* Flops, bytes and the algorithm. */
 void window_cost(const window *win, lamina_cost *cost);
 
+#define WINDOW_NO_WINNER 255
+
 /* The forward pass: `kernel` for every run of windows of a row with the same taps; tasks are rows of windows. */
 typedef struct window_forward {
   const window *win;
@@ -29,6 +31,7 @@ typedef struct window_forward {
   int64_t rows_per_task;
   int include_padding;
   float empty; /* the result of a window without taps */
+  uint8_t *winner; /* dense, for each window and channel the number of its tap that won; or NULL */
   void (*kernel)(const lamina_pool_row *run);
 } window_forward;
 

@@ -183,6 +183,116 @@ static void check_average_backward(const lamina_kernels *kernels, image *w) {
   verify_backward(kernels, w, 0, kernels->pool->average_backward);
 }
 
+/* ---- max pooling that remembers its winners ----------------------------------------------------------------------- */
+
+/* Bytes that end, or begin, where memory that may be touched does. */
+typedef struct byte_block {
+  guarded memory;
+  uint8_t *at;
+} byte_block;
+
+static byte_block bytes_new(int64_t count, guard_side side) {
+  const int64_t floats = (count + 3) / 4;
+  byte_block b = {.memory = guarded_new(floats, side)};
+  b.at = (uint8_t *)b.memory.data + (side == GUARD_END ? 4 * floats - count : 0);
+  return b;
+}
+
+/* The winners' numbers, counted as if the run were a part of larger windows. */
+static void check_winner(const lamina_kernels *kernels, image *w) {
+  if (w->f.dilation > 1) return;
+  for (int64_t at = 0; at < w->x.rows; at += 5) w->x.data[at * w->x.ld + at % w->channels] = NAN;
+  w->x.data[w->x.rows / 2 * w->x.ld + w->channels / 2] = -INFINITY;
+  byte_block winners = bytes_new(w->f.windows * w->channels, w->x.ld > w->channels ? GUARD_START : GUARD_END);
+  w->run.winner = winners.at;
+  w->run.winner_ld = w->channels;
+  w->run.tap = 3;
+  w->run.tap_row = (int)w->f.columns + 2;
+  kernels->pool->max_winner(&w->run);
+  for (int64_t window = 0; window < w->f.windows; window++)
+    for (int64_t c = 0; c < w->channels; c++) {
+      float best = x_of(w, pixel(w, window, 0, 0), c);
+      int want = 3;
+      for (int64_t i = 0; i < w->f.rows; i++)
+        for (int64_t j = 0; j < w->f.columns; j++) {
+          const float x = x_of(w, pixel(w, window, i, j), c);
+          if (!(x > best) && !isnan(x)) continue;
+          best = x;
+          want = 3 + (int)(i * (w->f.columns + 2) + j);
+        }
+      const float y = w->y.data[window * w->y.ld + c];
+      const int got = winners.at[window * w->channels + c];
+      test_that(y == best || (isnan(y) && isnan(best)), "max and winner: %g, not %g", (double)y, (double)best);
+      test_that(got == want, "the winner of %lldx%lld taps, window %lld, channel %lld: %d, not %d", (long long)w->f.rows,
+                (long long)w->f.columns, (long long)window, (long long)c, got, want);
+    }
+  test_that(guarded_free(&winners.memory), "max_winner wrote beside the winners");
+}
+
+/* Rows of windows and windows in each, of a width, at a stride, with padding; numbers of which some belong to other rows. */
+static const int64_t gathers[][5] = {{1, 1, 1, 1, 0}, {1, 4, 2, 2, 0}, {2, 5, 3, 2, 1}, {1, 5, 3, 2, 1}, {3, 6, 3, 1, 1},
+                                     {2, 3, 2, 3, 0}, {0, 3, 3, 2, 1}, {4, 4, 5, 2, 2}, {2, 2, 3, 2, 0}};
+
+static void verify_gather(const lamina_kernels *kernels, test_random *r, const int64_t *g, int64_t channels, int way,
+                          guard_side side) {
+  const int64_t rows = g[0], windows = g[1], count = rows * windows, columns = (windows - 1) * g[3] + g[2];
+  const int padded = way & 1;
+  matrix dy = matrix_random(r, count + (count == 0), channels, padded ? 3 : 0, side, -2, 2);
+  matrix dx = matrix_random(r, columns, channels, padded ? 2 : 0, side, -1, 1), old = matrix_copy(&dx, side);
+  byte_block winners = bytes_new(count > 0 ? count * channels : 1, side);
+  for (int64_t i = 0; i < count * channels; i++) winners.at[i] = (uint8_t)test_random_below(r, 3 * g[2] + 1);
+  const lamina_pool_gather row = {.columns = columns,
+                                  .channels = channels,
+                                  .dx = dx.data,
+                                  .dx_ld = dx.ld,
+                                  .rows = rows,
+                                  .windows = windows,
+                                  .dy = dy.data,
+                                  .dy_ld = dy.ld,
+                                  .dy_row = windows * dy.ld,
+                                  .winner = winners.at,
+                                  .winner_ld = channels,
+                                  .winner_row = windows * channels,
+                                  .tap = 2 * g[2],
+                                  .tap_row = g[2] / 2,
+                                  .width = g[2],
+                                  .stride = g[3],
+                                  .padding = g[4],
+                                  .accumulate = way >> 1 & 1,
+                                  .stream = way >> 2 & 1};
+  kernels->pool->max_gather(&row);
+  for (int64_t w = 0; w < columns; w++)
+    for (int64_t c = 0; c < channels; c++) {
+      double want = row.accumulate ? (double)old.data[w * old.ld + c] : 0;
+      for (int64_t i = 0; i < rows; i++)
+        for (int64_t o = 0; o < windows; o++) {
+          const int64_t tap = w + g[4] - o * g[3];
+          if (tap >= 0 && tap < g[2] && winners.at[(i * windows + o) * channels + c] == row.tap - i * row.tap_row + tap)
+            want += (double)dy.data[(i * windows + o) * dy.ld + c];
+        }
+      assert_close(dx.data[w * dx.ld + c], want, 100 * ROUNDING, "gathered, %lld windows of %lld at %lld, column %lld, channel %lld",
+                   (long long)windows, (long long)g[2], (long long)g[3], (long long)w, (long long)c);
+    }
+  matrix_free(&dy, "dy");
+  matrix_free(&dx, "dx");
+  matrix_free(&old, "old");
+  test_that(guarded_free(&winners.memory), "max_gather wrote beside the winners");
+}
+
+START_TEST(max_winner_is_the_first_of_equals) { for_each_image(_i, "max_winner", check_winner); }
+END_TEST
+
+START_TEST(max_gather_gives_dy_to_the_winners) {
+  static const int64_t channels[] = {1, 3, 4, 7, 8, 15, 16, 17, 32, 33, 64, 70};
+  test_random r = test_random_for("max_gather");
+  for (size_t i = 0; i < sizeof channels / sizeof channels[0]; i++)
+    for (size_t g = 0; g < sizeof gathers / sizeof gathers[0]; g++)
+      for (int way = 0; way < 8; way++)
+        for (int side = 0; side < 2; side++)
+          verify_gather(kernel_tables[_i], &r, gathers[g], channels[i], way, (guard_side)side);
+}
+END_TEST
+
 START_TEST(max_of_every_window_with_nan_winning) { for_each_image(_i, "max", check_max); }
 END_TEST
 
@@ -198,6 +308,8 @@ END_TEST
 void add_pool_tests(TCase *tcase) {
   tcase_add_loop_test(tcase, max_of_every_window_with_nan_winning, 0, kernel_table_count);
   tcase_add_loop_test(tcase, max_gradient_goes_to_the_first_of_equals, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, max_winner_is_the_first_of_equals, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, max_gather_gives_dy_to_the_winners, 0, kernel_table_count);
   tcase_add_loop_test(tcase, average_of_every_window, 0, kernel_table_count);
   tcase_add_loop_test(tcase, average_gradient_goes_to_every_tap, 0, kernel_table_count);
 }

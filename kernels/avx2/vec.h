@@ -68,6 +68,17 @@ static inline vf vf_keep(vm m, vf a) { return _mm256_and_ps(m, a); } /* a where 
 /* The larger one; NaN if either is. */
 static inline vf vf_larger(vf a, vf b) { return vf_select(vf_isnan(a), a, vf_max(a, b)); }
 
+/* VF_LEN bytes: the lanes whose byte is `number`; and integral lanes of 0 .. 255 as bytes. */
+static inline vm vb_is(const uint8_t *p, int number) {
+  const __m256i lanes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(lanes, _mm256_set1_epi32(number)));
+}
+static inline void vb_store(uint8_t *p, vf v) {
+  const __m256i lanes = _mm256_cvtps_epi32(v);
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
+  _mm_storel_epi64((__m128i *)(void *)p, _mm_packus_epi16(words, words));
+}
+
 /* The nearest integer, ties to even. */
 static inline vf vf_round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 /* a * 2^n, rounded once, for integral n of magnitude <= 250: in two steps, of which the first is exact. */

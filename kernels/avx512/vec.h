@@ -66,6 +66,14 @@ static inline vf vf_keep(vm m, vf a) { return _mm512_maskz_mov_ps(m, a); } /* a 
 /* The larger one; NaN if either is. */
 static inline vf vf_larger(vf a, vf b) { return _mm512_mask_max_ps(a, _mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a, b); }
 
+/* VF_LEN bytes: the lanes whose byte is `number`; and integral lanes of 0 .. 255 as bytes. */
+static inline vm vb_is(const uint8_t *p, int number) {
+  return _mm_cmpeq_epi8_mask(_mm_loadu_si128((const __m128i *)(const void *)p), _mm_set1_epi8((char)number));
+}
+static inline void vb_store(uint8_t *p, vf v) {
+  _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+}
+
 /* The nearest integer, ties to even. */
 static inline vf vf_round(vf a) { return _mm512_roundscale_ps(a, 8); }
 /* a * 2^n, rounded once, for integral n of magnitude <= 250. */

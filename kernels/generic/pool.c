@@ -63,9 +63,43 @@ static void average_backward(const lamina_pool_row *run) {
       }
 }
 
+static void max_winner(const lamina_pool_row *run) {
+  for (int64_t w = 0; w < run->windows; w++)
+    for (int64_t c = 0; c < run->channels; c++) {
+      float best = run->x[tap(&run->x_at, w, 0, 0) + c];
+      int winner = run->tap;
+      for (int64_t i = 0; i < run->rows; i++)
+        for (int64_t j = 0; j < run->columns; j++) {
+          const float x = run->x[tap(&run->x_at, w, i, j) + c];
+          if (!(x > best || isnan(x))) continue;
+          best = x;
+          winner = run->tap + (int)i * run->tap_row + (int)j;
+        }
+      run->y[w * run->y_ld + c] = best;
+      run->winner[w * run->winner_ld + c] = (uint8_t)winner;
+    }
+}
+
+static void max_gather(const lamina_pool_gather *row) {
+  for (int64_t w = 0; w < row->columns; w++)
+    for (int64_t c = 0; c < row->channels; c++) {
+      float sum = row->accumulate ? row->dx[w * row->dx_ld + c] : 0.0f;
+      for (int64_t i = 0; i < row->rows; i++)
+        for (int64_t o = 0; o < row->windows; o++) {
+          const int64_t j = w + row->padding - o * row->stride;
+          if (j < 0 || j >= row->width) continue;
+          if (row->winner[i * row->winner_row + o * row->winner_ld + c] == row->tap - i * row->tap_row + j)
+            sum += row->dy[i * row->dy_row + o * row->dy_ld + c];
+        }
+      row->dx[w * row->dx_ld + c] = sum;
+    }
+}
+
 const lamina_pool_kernels lamina_generic_pool = {
     .max = max,
     .max_backward = max_backward,
     .average = average,
     .average_backward = average_backward,
+    .max_winner = max_winner,
+    .max_gather = max_gather,
 };

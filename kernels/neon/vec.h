@@ -14,6 +14,7 @@
 
 #include <arm_neon.h>
 #include <stdint.h>
+#include <string.h>
 
 #define VF_LEN 4
 #define VF_REGISTERS 32
@@ -80,6 +81,19 @@ static inline vf vf_select(vm m, vf yes, vf no) { return vbslq_f32(m, yes, no); 
 static inline vf vf_keep(vm m, vf a) { return vreinterpretq_f32_u32(vandq_u32(m, vreinterpretq_u32_f32(a))); }
 /* The larger one; NaN if either is. */
 static inline vf vf_larger(vf a, vf b) { return vmaxq_f32(a, b); }
+
+/* VF_LEN bytes: the lanes whose byte is `number`; and integral lanes of 0 .. 255 as bytes. */
+static inline vm vb_is(const uint8_t *p, int number) {
+  uint32_t four;
+  memcpy(&four, p, sizeof four);
+  const uint16x8_t words = vmovl_u8(vcreate_u8(four));
+  return vceqq_u32(vmovl_u16(vget_low_u16(words)), vdupq_n_u32((uint32_t)number));
+}
+static inline void vb_store(uint8_t *p, vf v) {
+  const uint16x4_t words = vmovn_u32(vcvtnq_u32_f32(v));
+  const uint32_t four = vget_lane_u32(vreinterpret_u32_u8(vmovn_u16(vcombine_u16(words, words))), 0);
+  memcpy(p, &four, sizeof four);
+}
 
 /* The nearest integer, ties to even. */
 static inline vf vf_round(vf a) { return vrndnq_f32(a); }

@@ -3,8 +3,7 @@
  * @file norm_apply_body.h
  * The elementwise passes of batch normalisation over a rows x channels matrix, on vec.h: normalise (+ add, clamp) and
  * the gradient, through the clamp and of what was added. Two rows at a time share the loads of a channel's constants;
- * each is written strictly in order (more interleaved rows would halve the bandwidth of stores). Cost: one pass over each
- * stream.
+ * they lie far from each other (norm_apart), and each is written in order. Cost: one pass over each stream.
  */
 #ifndef LAMINA_SHARED_NORM_APPLY_BODY_H
 #define LAMINA_SHARED_NORM_APPLY_BODY_H
@@ -13,6 +12,9 @@
 #include "norm_period.h"
 #include "norm_reduce_body.h" /* norm_pass */
 #include "vec_inline.h"
+
+/* Rows that go together, and channels whose constants stay in L1 beside the streams. */
+enum { APPLY_ROWS = 2, APPLY_CHANNELS = 1024 };
 
 typedef enum apply_kind {
   APPLY_NORMALIZE,     /* clamp((x - mean) * scale + offset) */
@@ -46,19 +48,19 @@ VEC_INLINE int apply_can_stream(const float *p, int64_t ld) {
 }
 VEC_INLINE int applies_backward(apply_kind kind) { return kind >= APPLY_BACKWARD; }
 
-/* One vector of channels of `rows` neighbouring rows, 1 or 2. Everything is read before anything is written. */
+/* One vector of channels of `rows` rows, 1 or 2, `apart` from each other. Everything is read before anything is written. */
 VEC_INLINE void apply_vector(apply_kind kind, int rows, int masked, int tail, const application *k, int64_t row,
-                             int64_t c) {
+                             int64_t apart, int64_t c) {
   const vf lo = vf_set1(k->lo), hi = vf_set1(k->hi), mean = apply_load(masked, k->mean + c, tail);
   const int z = !applies_backward(kind) || kind == APPLY_BACKWARD_Z || kind == APPLY_BACKWARD_L;
   const vf scale = z ? apply_load(masked, k->scale + c, tail) : mean, offset = z ? apply_load(masked, k->offset + c, tail) : mean;
   const vf a = applies_backward(kind) ? apply_load(masked, k->a + c, tail) : mean;
   const vf b = applies_backward(kind) ? apply_load(masked, k->b + c, tail) : mean;
   const vf d = applies_backward(kind) ? apply_load(masked, k->d + c, tail) : mean;
-  vf result[2], through[2];
+  vf result[APPLY_ROWS], through[APPLY_ROWS];
 #pragma GCC unroll 2
   for (int i = 0; i < rows; i++) {
-    const int64_t r = row + i;
+    const int64_t r = row + i * apart;
     const vf centred = vf_sub(apply_load(masked, k->x + r * k->x_ld + c, tail), mean);
     const vf other = kind == APPLY_NORMALIZE ? centred : apply_load(masked, k->other + r * k->other_ld + c, tail);
     vf v = z ? vf_fma(centred, scale, offset) : centred;
@@ -76,26 +78,34 @@ VEC_INLINE void apply_vector(apply_kind kind, int rows, int masked, int tail, co
   }
 #pragma GCC unroll 2
   for (int i = 0; i < rows; i++) {
-    if (kind != APPLY_BACKWARD_Y || k->y) apply_store(masked, k->stream, k->y + (row + i) * k->y_ld + c, result[i], tail);
+    if (kind != APPLY_BACKWARD_Y || k->y) apply_store(masked, k->stream, k->y + (row + i * apart) * k->y_ld + c, result[i], tail);
     if (kind == APPLY_BACKWARD_Y && k->d_add)
-      apply_store(masked, k->stream_add, k->d_add + (row + i) * k->d_add_ld + c, through[i], tail);
+      apply_store(masked, k->stream_add, k->d_add + (row + i * apart) * k->d_add_ld + c, through[i], tail);
   }
 }
 
-VEC_INLINE void apply_row(apply_kind kind, int rows, int64_t channels, const application *k, int64_t row) {
-  int64_t c = 0;
-  for (; c + VF_LEN <= channels; c += VF_LEN) apply_vector(kind, rows, 0, VF_LEN, k, row, c);
-  if (c < channels) apply_vector(kind, rows, 1, (int)(channels - c), k, row, c);
+VEC_INLINE void apply_row(apply_kind kind, int rows, const application *k, int64_t row, int64_t apart, int64_t c,
+                          int64_t end) {
+  for (; c + VF_LEN <= end; c += VF_LEN) apply_vector(kind, rows, 0, VF_LEN, k, row, apart, c);
+  if (c < end) apply_vector(kind, rows, 1, (int)(end - c), k, row, apart, c);
 }
 
 VEC_INLINE void apply_rows(apply_kind kind, int64_t rows, int64_t channels, const application *from) {
   application k = *from; /* a copy that nothing points at: its fields stay in registers */
   k.stream = k.stream && apply_can_stream(k.y, k.y_ld);
   k.stream_add = k.stream_add && apply_can_stream(k.d_add, k.d_add_ld);
-  int64_t row = 0;
-  for (; row + 2 <= rows; row += 2) apply_row(kind, 2, channels, &k, row);
-  if (row < rows) apply_row(kind, 1, channels, &k, row);
-  if (k.stream || k.stream_add) vf_stream_end();
+  const int past = k.stream || k.stream_add; /* such stores go best strictly in order */
+  for (int64_t c = 0; c < channels; c += APPLY_CHANNELS) {
+    const int64_t end = channels - c < APPLY_CHANNELS ? channels : c + APPLY_CHANNELS;
+    int64_t row = 0;
+    while (!past && row + APPLY_ROWS <= rows) {
+      const int64_t apart = norm_apart(rows - row, APPLY_ROWS, k.x_ld);
+      for (int64_t i = 0; i < apart; i++) apply_row(kind, APPLY_ROWS, &k, row + i, apart, c, end);
+      row += APPLY_ROWS * apart;
+    }
+    for (; row < rows; row++) apply_row(kind, 1, &k, row, 0, c, end);
+  }
+  if (past) vf_stream_end();
 }
 
 /* A dense matrix as virtual rows, then the rows left over. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file norm_period.h
- * A dense matrix of few or odd channels as virtual rows: `period` floats, a whole number of rows and of vectors, so
- * that any channel count runs without tails. Per-channel constants are repeated to that length.
+ * How the rows of a matrix are taken. A dense matrix of few or odd channels is read as virtual rows: `period` floats, a
+ * whole number of rows and of vectors, so that any channel count runs without tails. Per-channel constants are repeated
+ * to that length. Rows that go together, so that constants or sums are loaded once for all, lie in pages of their own.
  */
 #ifndef LAMINA_SHARED_NORM_PERIOD_H
 #define LAMINA_SHARED_NORM_PERIOD_H
@@ -25,6 +26,16 @@ static inline int64_t norm_period(int64_t rows, int64_t channels) {
 static inline void norm_expand(int64_t period, int64_t channels, const float *from, float *to) {
   memcpy(to, from, (size_t)channels * sizeof(float));
   for (int64_t done = channels; done < period; done *= 2) memcpy(to + done, to, (size_t)done * sizeof(float));
+}
+
+/*
+ * How far apart `streams` rows lie that go together. Rows of one page, read in turn, are no stream that the hardware would
+ * follow, and memory is read at less than half its speed; so the matrix is cut into as many pieces, and a row of each
+ * goes together. Not a whole number of pages apart, where all would fall into the same few sets of L1.
+ */
+static inline int64_t norm_apart(int64_t rows, int64_t streams, int64_t ld) {
+  const int64_t page = 4096 / sizeof(float), apart = ld < page ? rows / streams : 1;
+  return apart > 1 && apart * ld % page == 0 ? apart - 1 : apart;
 }
 
 #endif

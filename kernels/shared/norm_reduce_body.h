@@ -159,9 +159,14 @@ VEC_INLINE void reduce_band_vector(reduce_kind kind, int rows, int masked, int t
   reduce_store(kind, masked, tail, r, c, first, second);
 }
 
-/* `rows` rows, a constant, along channels c to end: as many linear streams, with the sums in memory. */
-VEC_INLINE void reduce_band(reduce_kind kind, int rows, const reduction *r, int64_t row, int64_t c, int64_t end) {
-  const reduce_rows_at at = reduce_at(kind, r, row, 0);
+/* `rows` rows, a constant, `apart` rows from one to the next, along channels c to end: as many linear streams, with the
+   sums in memory. */
+VEC_INLINE void reduce_band(reduce_kind kind, int rows, const reduction *r, int64_t row, int64_t apart, int64_t c,
+                            int64_t end) {
+  reduce_rows_at at = reduce_at(kind, r, row, 0);
+  at.x_ld *= apart;
+  at.dy_ld *= apart;
+  at.y_ld *= apart;
   for (; c + VF_LEN <= end; c += VF_LEN) reduce_band_vector(kind, rows, 0, VF_LEN, r, &at, c);
   if (c < end) reduce_band_vector(kind, rows, 1, (int)(end - c), r, &at, c);
 }
@@ -190,7 +195,11 @@ VEC_INLINE void reduce_rows(reduce_kind kind, int64_t rows, int64_t channels, co
   for (int64_t c = 0; c < channels; c += NORM_CHANNELS) {
     const int64_t end = channels - c < NORM_CHANNELS ? channels : c + NORM_CHANNELS;
     int64_t row = 0;
-    for (; row + band <= rows; row += band) reduce_band(kind, band, r, row, c, end);
+    while (row + band <= rows) {
+      const int64_t apart = norm_apart(rows - row, band, r->x_ld);
+      for (int64_t i = 0; i < apart; i++) reduce_band(kind, band, r, row + i, apart, c, end);
+      row += band * apart;
+    }
     if (row < rows) reduce_columns(kind, r, row, rows - row, c, end);
   }
 }
