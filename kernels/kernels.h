@@ -41,6 +41,7 @@ typedef struct lamina_tile {
   const float *prefetch; /* memory that comes next (a weight panel), walked into L2 as k goes on; or NULL. For tiles of
                             several panels: the first of the next ones, and that B is to be fetched ahead at all */
   int prefetch_two;      /* for tiles of one panel: walk two lines a step, not one */
+  int64_t prefetch_step; /* for tiles of one panel: floats from what a step fetches to what the next does; 0: it follows */
   int64_t more;          /* the same for so many further tiles, of the rows that follow; `prefetch` walks on */
   int64_t b_panel;       /* read by tiles of several panels: floats from one panel of B to the next */
 } lamina_tile;
