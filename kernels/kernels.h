@@ -208,6 +208,7 @@ typedef struct lamina_eltwise_kernels {
   void (*multiply)(int64_t n, const float *a, const float *b, int accumulate, float *y); /* y (+)= a * b */
   void (*clamp)(int64_t n, float lo, float hi, const float *x, float *y);               /* y may be x */
   int (*all_finite)(int64_t n, const float *x);                                         /* nonzero if none is inf or NaN */
+  void (*stream_zero)(int64_t rows, int64_t n, int64_t ld, float *y); /* y(row, j < n) = 0, written past the caches */
 } lamina_eltwise_kernels;
 
 /* Floats from a tap to the one below it, to the one at its right, and from a window to the next. */
