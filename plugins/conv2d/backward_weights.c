@@ -10,6 +10,9 @@
  * order and brought into PyTorch's order. Where there is one only, a task keeps its part in its own scratch and does so
  * itself, from L2.
  *
+ * A 1x1 convolution whose pixels follow each other in memory is one row of pixels (`flat`): nothing is copied, since a
+ * unit is so small that it and the next one, which the tiles fetch meanwhile, stay in L2 beside the partial gradient.
+ *
  * Cost: 2 * pixels * taps * in * out flops; every unit reads and writes the partial gradient once.
  */
 #include "weights.h"
