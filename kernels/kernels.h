@@ -42,6 +42,7 @@ typedef struct lamina_tile {
   const float *prefetch; /* memory that comes next (a weight panel), walked into L2 as k goes on; or NULL. For tiles of
                             several panels: the first of the next ones, and that B is to be fetched ahead at all */
   int prefetch_two;      /* for tiles of one panel: walk two lines a step, not one */
+  int64_t prefetch_step; /* for tiles of one panel: floats from what a step fetches to what the next does; 0: it follows */
   int64_t more;          /* the same for so many further tiles, of the rows that follow; `prefetch` walks on */
   int64_t b_panel;       /* read by tiles of several panels: floats from one panel of B to the next */
 } lamina_tile;
@@ -211,6 +212,7 @@ typedef struct lamina_eltwise_kernels {
   void (*multiply)(int64_t n, const float *a, const float *b, int accumulate, float *y); /* y (+)= a * b */
   void (*clamp)(int64_t n, float lo, float hi, const float *x, float *y);               /* y may be x */
   int (*all_finite)(int64_t n, const float *x);                                         /* nonzero if none is inf or NaN */
+  void (*stream_zero)(int64_t rows, int64_t n, int64_t ld, float *y); /* y(row, j < n) = 0, written past the caches */
 } lamina_eltwise_kernels;
 
 /* Floats from a tap to the one below it, to the one at its right, and from a window to the next. */

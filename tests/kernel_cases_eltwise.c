@@ -276,6 +276,21 @@ START_TEST(multiply_and_add_scaled_at_every_size) {
 }
 END_TEST
 
+START_TEST(zeros_are_written_at_every_size_and_nothing_else) {
+  const lamina_kernels *kernels = kernel_tables[_i];
+  test_random r = test_random_for("stream_zero");
+  for (int s = 0; s < 4 * N_SIZES; s++) {
+    const int64_t rows = s % 2 ? 3 : 1, n = sizes[s / 4], gap = s / 2 % 2 ? 5 : 0, ld = n + gap;
+    matrix y = matrix_random(&r, 1, rows * ld - gap, 0, s % 2, 1, 2);
+    kernels->eltwise->stream_zero(rows, n, ld, y.data);
+    for (int64_t i = 0; i < rows * ld - gap; i++)
+      test_that((y.data[i] == 0.0f) == (i % ld < n), "%s: number %lld of rows of %lld, %lld apart", kernels->isa,
+                (long long)i, (long long)n, (long long)ld);
+    matrix_free(&y, "y");
+  }
+}
+END_TEST
+
 START_TEST(one_value_that_is_not_finite_is_found_anywhere) {
   const lamina_kernels *kernels = kernel_tables[_i];
   const float bad[] = {NAN, INFINITY, -INFINITY};
@@ -304,5 +319,6 @@ void add_eltwise_tests(TCase *tcase) {
   tcase_add_loop_test(tcase, gradient_of_nan_and_infinity, 0, kernel_table_count);
   tcase_add_loop_test(tcase, add_and_clamp_at_every_size, 0, kernel_table_count);
   tcase_add_loop_test(tcase, multiply_and_add_scaled_at_every_size, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, zeros_are_written_at_every_size_and_nothing_else, 0, kernel_table_count);
   tcase_add_loop_test(tcase, one_value_that_is_not_finite_is_found_anywhere, 0, kernel_table_count);
 }

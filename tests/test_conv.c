@@ -156,6 +156,9 @@ END_TEST
    pixels at the left and the right of tiles, many of them, or on a grid wider than x; 1x1 with stride in place and
    flattened. */
 static const conv_case blocked[] = {
+    /* 1x1 in a row of pixels: partial gradients of several units, blocks of both channels, one unit */
+    {5, 23, 29, 70, 64, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1},  {2, 13, 11, 200, 320, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 0},
+    {1, 6, 5, 33, 96, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1},
     {2, 5, 5, 512, 40, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},   {1, 9, 8, 1500, 20, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1, 0},
     {2, 40, 33, 32, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},  {9, 7, 7, 24, 200, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0},
     {1, 6, 6, 1024, 33, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1},  {2, 8, 6, 1024, 48, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1, 0},

@@ -141,6 +141,11 @@ static int all_finite(int64_t n, const float *x) {
   return zero == 0.0f;
 }
 
+static void stream_zero(int64_t rows, int64_t n, int64_t ld, float *y) {
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t i = 0; i < n; i++) y[r * ld + i] = 0.0f;
+}
+
 const lamina_eltwise_kernels lamina_generic_eltwise = {
     .activation = {relu, leaky_relu, sigmoid, tangent, clip, hard_sigmoid, silu, hard_swish},
     .activation_backward = {relu_backward, leaky_relu_backward, sigmoid_backward, tangent_backward, clip_backward,
@@ -150,4 +155,5 @@ const lamina_eltwise_kernels lamina_generic_eltwise = {
     .multiply = multiply,
     .clamp = clamp,
     .all_finite = all_finite,
+    .stream_zero = stream_zero,
 };

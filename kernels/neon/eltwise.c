@@ -16,4 +16,5 @@ const lamina_eltwise_kernels lamina_neon_eltwise = {
     .multiply = eltwise_multiply,
     .clamp = eltwise_clamp,
     .all_finite = eltwise_all_finite,
+    .stream_zero = eltwise_stream_zero,
 };

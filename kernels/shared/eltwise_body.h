@@ -259,3 +259,17 @@ static int eltwise_all_finite(int64_t n, const float *x) {
 }
 
 #endif
+
+/* Lines are written whole, each row from its first aligned vector on; one fence for all. */
+static void eltwise_stream_zero(int64_t rows, int64_t n, int64_t ld, float *y) {
+  for (int64_t r = 0; r < rows; r++) {
+    float *to = y + r * ld;
+    const int64_t past = (int64_t)((uintptr_t)to % (VF_LEN * sizeof(float)) / sizeof(float));
+    int64_t i = past > 0 ? VF_LEN - past : 0;
+    if (i > n) i = n;
+    if (i > 0) vf_store_n(to, vf_zero(), (int)i);
+    for (; i + VF_LEN <= n; i += VF_LEN) vf_stream(to + i, vf_zero());
+    if (i < n) vf_store_n(to + i, vf_zero(), (int)(n - i));
+  }
+  vf_stream_end();
+}

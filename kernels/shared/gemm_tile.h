@@ -36,7 +36,7 @@ static __attribute__((noinline)) void TILE_NAME(TILE_ROWS, TILE_VECTORS, TILE_HA
   /* One or two lines of what comes next for each step in depth. */
   const char *prefetch = (const char *)t->prefetch;
   const ptrdiff_t prefetch_other = TILE_TWO_LINES && t->prefetch_two ? TILE_LINE : 0;
-  const ptrdiff_t prefetch_step = TILE_LINE + prefetch_other;
+  const ptrdiff_t prefetch_step = t->prefetch_step ? t->prefetch_step * 4 : TILE_LINE + prefetch_other;
 #endif
   float *c = t->c;
   const float *add = t->add;

@@ -10,6 +10,9 @@
  * order and brought into PyTorch's order. Where there is one only, a task keeps its part in its own scratch and does so
  * itself, from L2.
  *
+ * A 1x1 convolution whose pixels follow each other in memory is one row of pixels (`flat`): nothing is copied, since a
+ * unit is so small that it and the next one, which the tiles fetch meanwhile, stay in L2 beside the partial gradient.
+ *
  * Cost: 2 * pixels * taps * in * out flops; every unit reads and writes the partial gradient once.
  */
 #include "weights.h"
@@ -29,6 +32,10 @@ typedef struct weights_task {
   int64_t n0, n1, t0, t1;               /* the unit */
   int first;                            /* the unit is the partial's first */
   const float *ahead[2], *ahead_end[2]; /* what the next unit will read of x and dy, a line at a time */
+  /* In a row of pixels: columns of lines of them, the next unit's of x and of dy, and how many floats are left of each.
+   */
+  const float *column[2];
+  int64_t columns[2];
   conv_window window;
 } weights_task;
 
@@ -107,6 +114,16 @@ static void gather(const weights_task *task, int64_t panel, const float *dy, int
   const int64_t nr = j->gemm->nr, images = task->n1 - task->n0;
   const int in_order = j->compact && task->copy_x, by_row = task->copy_dy && !j->compact;
   int64_t t0, t1;
+  if (j->flat) { /* one run */
+    tile->batch = 1;
+    tile->k = task->t1 - task->t0;
+    tile->a_row = 1;
+    tile->a_k = window->pixel;
+    tile->b = j->dy.data + task->t0 * j->dy.pixel + panel * nr;
+    tile->b_k = j->dy.pixel;
+    task->a[0] = window->data + task->t0 * window->pixel;
+    return;
+  }
   valid_rows(task, kh, &t0, &t1);
   tile->batch = (t1 - t0) * images;
   tile->k = s->w.out;
@@ -151,12 +168,32 @@ static const float *next_lines(weights_task *task, int64_t steps) {
   return NULL;
 }
 
+/* What a tile fetches into L2, a line a step. */
+static void fetch_ahead(weights_task *task, int64_t steps, lamina_tile *tile) {
+  const weights_job *j = task->job;
+  tile->prefetch = next_lines(task, steps);
+  tile->prefetch_step = 0;
+  for (int i = 0; i < 2 && !tile->prefetch; i++) {
+    if (task->columns[i] <= 0) continue;
+    tile->prefetch = task->column[i];
+    tile->prefetch_step = i == 0 ? j->x.pixel : j->dy.pixel;
+    task->column[i] += CONV_LINE;
+    task->columns[i] -= CONV_LINE;
+  }
+}
+
 /* The run of memory from the first to the last pixel of an image's rows that the unit after this one reads. */
 static void look_ahead(weights_task *task, int64_t unit) {
   const weights_job *j = task->job;
   const conv_shape *s = j->s;
   const int64_t n0 = unit / j->row_units * j->images_unit, n1 = layer_min(n0 + j->images_unit, s->images);
   const int64_t t0 = unit % j->row_units * j->rows_unit, t1 = layer_min(t0 + j->rows_unit, s->h.out);
+  if (j->flat) {
+    task->column[0] = j->x.data + t0 * j->x.row + task->channel;
+    task->column[1] = j->dy.data + t0 * j->dy.row + task->panel0 * j->gemm->nr;
+    task->columns[0] = task->count == s->in ? 0 : task->count;
+    task->columns[1] = task->panel1 - task->panel0 == j->panels ? 0 : (task->panel1 - task->panel0) * j->gemm->nr;
+  }
   const int64_t r0 = layer_max(t0 * s->h.stride - s->h.pad, 0), r1 = layer_min(t1 * s->h.stride - s->h.pad, s->h.in);
   if (r1 > r0 && task->count == s->groups * s->in) {
     task->ahead[0] = j->x.data + n0 * j->x.image + r0 * j->x.row;
@@ -178,7 +215,7 @@ static void run_rows(weights_task *task, lamina_tile *tile, int64_t rows, float 
     for (int64_t b = 0; b < tile->batch; b++) task->a[b] += m0 - done;
     done = m0;
     tile->c = c + m0 * task->ld;
-    tile->prefetch = next_lines(task, tile->batch * tile->k);
+    fetch_ahead(task, tile->batch * tile->k, tile);
     j->gemm->tile[m1 - m0](tile);
   }
 }
@@ -219,6 +256,7 @@ static void run_unit(weights_task *task) {
 static void choose_copies(weights_task *task) {
   const weights_job *j = task->job;
   const conv_shape *s = j->s;
+  if (j->flat) return; /* both are in L2 when they are read */
   const int inside = s->w.pad == 0 && j->c1 <= s->w.in && s->h.pad == 0 &&
                      (s->h.out - 1) * s->h.stride + (s->h.kernel - 1) * s->h.dilation < s->h.in;
   task->copy_x = !inside || task->count != s->in || s->groups > 1 || (j->compact && s->h.stride * s->w.stride > 1);
@@ -294,7 +332,8 @@ static void finish_panel(void *arg, int64_t index, int thread) {
          group, 0, panel, scratch);
 }
 
-static void weight_gradient(const conv_shape *s) {
+static void weight_gradient(const conv_shape *shape) {
+  const conv_shape cut = lamina_conv_weights_shape(shape), *s = &cut;
   weights_job j = lamina_conv_weights_job(s);
   j.partials = s->node->workspace;
   j.memory = (char *)(j.partials + lamina_conv_weights_partials(&j));

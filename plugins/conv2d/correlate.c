@@ -121,10 +121,10 @@ static void list_runs(const correlate_task *task, const correlate_chunk *k, run_
     }
     *run++ =
         (lamina_conv_taps){.a = list->j0 * k->h.step * task->window.row + i * k->w.step * task->window.pixel + k->in0,
-                          .b = b * nr,
-                          .k = k->in1 - k->in0,
-                          .first = (int)first,
-                          .last = (int)last};
+                           .b = b * nr,
+                           .k = k->in1 - k->in0,
+                           .first = (int)first,
+                           .last = (int)last};
   }
   /* The other rows of taps are like the first. */
   const int64_t each = run - list->runs;
@@ -304,7 +304,7 @@ static void run_phase(correlate_task *task, int64_t phase, int64_t p0, int64_t p
   const int64_t phase_h = phase / c->phases_w, phase_w = phase % c->phases_w, nr = j->kernels->nr;
   correlate_chunk k = {.h = lamina_conv_axis(&c->shape->h, c->backward, phase_h),
                        .w = lamina_conv_axis(&c->shape->w, c->backward, phase_w)};
-  if (k.h.count <= 0 || k.w.count <= 0) return;
+  if (k.h.count <= 0 || k.w.count <= 0 || lamina_conv_phase_empty(c, &k.h, &k.w)) return;
   const int64_t row_depth = k.w.taps * c->in, depth = k.h.taps * row_depth;
   k.panel_floats = nr * depth;
   k.weights = c->weights + task->group * lamina_conv_packed_floats(c->shape, c->in, c->out) +
@@ -345,7 +345,8 @@ static void run_task(void *arg, int64_t index, int thread) {
   const int64_t image_blocks = layer_ceil_div(c->shape->images, j->images_block);
   char *memory = j->workspace + thread * lamina_conv_correlate_thread_bytes(j);
   correlate_task task = {.job = j};
-  for (int i = 0; i < CORRELATE_LISTS; i++) task.lists[i].runs = (lamina_conv_taps *)(void *)(memory + i * j->run_bytes);
+  for (int i = 0; i < CORRELATE_LISTS; i++)
+    task.lists[i].runs = (lamina_conv_taps *)(void *)(memory + i * j->run_bytes);
   const int64_t panel_block = index % j->panel_blocks;
   index /= j->panel_blocks;
   task.t0 = index % j->row_blocks * j->rows_block;
@@ -357,6 +358,16 @@ static void run_task(void *arg, int64_t index, int thread) {
   task.panel0 = part(j->panels, j->panel_blocks, panel_block);
   task.panel1 = part(j->panels, j->panel_blocks, panel_block + 1);
   task.window = open_window(&task, (float *)(void *)(memory + CORRELATE_LISTS * j->run_bytes));
+  if (c->backward && !c->accumulate) {
+    const int64_t channel = task.panel0 * j->kernels->nr, channels = layer_min(task.panel1 * j->kernels->nr, c->out);
+    const conv_region part = {.n0 = task.n0,
+                              .n1 = task.n1,
+                              .r0 = task.t0,
+                              .r1 = task.t1,
+                              .channel = task.group * c->out + channel,
+                              .count = channels - channel};
+    lamina_conv_fill_empty(c, &part);
+  }
   const int64_t step = j->sweep ? task.panel1 - task.panel0 : j->group;
   for (int64_t panel = task.panel0; panel < task.panel1; panel += step)
     for (int64_t phase = 0; phase < c->phases_h * c->phases_w; phase++)

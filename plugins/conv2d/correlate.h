@@ -39,4 +39,9 @@ static inline int64_t correlate_one_sided(const correlate_job *job, int64_t stri
 
 enum { CORRELATE_LISTS = 3 /* of runs that a thread keeps */ };
 
+/* Whether a phase is nothing but zeros, without taps and without anything to add or to clamp. */
+int lamina_conv_phase_empty(const correlation *c, const conv_axis *h, const conv_axis *w);
+/* Writes the zeros of all such phases: rows r0 .. r1 of each phase's grid, of images n0 .. n1, the region's channels. */
+void lamina_conv_fill_empty(const correlation *c, const conv_region *region);
+
 #endif

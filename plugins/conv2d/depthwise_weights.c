@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The gradient of depthwise weights. A task has some channels and some rows of all images; channels are cut first, since
- * they share no sums, and rows only where that gives too few tasks. Each task of the same channels has a partial
+ * The gradient of depthwise weights. A task has some channels and some rows of all images; channels are cut first,
+ * since they share no sums, and rows only where that gives too few tasks. Each task of the same channels has a partial
  * gradient in the kernels' order, blocks of 16 channels; they are added up in a fixed tree and brought into PyTorch's
  * order.
  */
@@ -29,8 +29,7 @@ static weights_job cut_up(const conv_shape *s) {
   weights_job j = {.s = s, .taps = s->h.kernel * s->w.kernel, .blocks = layer_ceil_div(s->groups, BLOCK)};
   const int64_t rows = s->images * s->h.out;
   const double fmas = (double)(rows * s->w.out) * (double)(s->groups * j.taps);
-  const int64_t wanted =
-      fmas >= (double)MAX_TASKS * TASK_FMAS ? MAX_TASKS : layer_max((int64_t)(fmas / TASK_FMAS), 1);
+  const int64_t wanted = fmas >= (double)MAX_TASKS * TASK_FMAS ? MAX_TASKS : layer_max((int64_t)(fmas / TASK_FMAS), 1);
   j.pieces = layer_max(layer_min(wanted, j.blocks / MIN_BLOCKS), 1);
   j.splits = layer_max(layer_min(layer_ceil_div(wanted, j.pieces), rows / MIN_ROWS), 1);
   j.floats = j.blocks * j.taps * BLOCK;

@@ -39,7 +39,7 @@ int64_t lamina_conv_pack_scratch(const conv_shape *s) {
 typedef struct pack_job {
   const conv_shape *shape;
   float *scratch, *weights;
-  int64_t panels; /* of a group */
+  int64_t panels;       /* of a group */
   int64_t panel_floats; /* of scratch: a panel before Winograd's transform of it, or 0 */
   int stream;           /* weights are written past the caches */
 } pack_job;
@@ -56,7 +56,8 @@ static float *open_panel(const pack_job *j, int64_t group, int64_t panel, int64_
   return j->weights + group * lamina_conv_packed_floats(s, depth, out) + panel * floats;
 }
 
-static void close_panel(const pack_job *j, int64_t group, int64_t panel, int64_t depth, int64_t out, const float *packed) {
+static void close_panel(const pack_job *j, int64_t group, int64_t panel, int64_t depth, int64_t out,
+                        const float *packed) {
   const conv_shape *s = j->shape;
   if (!s->form) return;
   const int64_t floats = depth * s->kernels->gemm->nr, points = s->form->points * s->form->points;
@@ -195,6 +196,19 @@ lamina_status lamina_conv_pack(const conv_shape *s) {
   return backward && !lamina_conv_depthwise_gradients(s) ? lamina_conv_pack_weights(s, NULL, backward) : LAMINA_OK;
 }
 
+/* Channels c0 .. c0 + count of a panel, all partials added up: strip[(c * taps + t) * nr + o]. */
+static void add_partials(const conv_shape *s, const conv_partial *p, int64_t c0, int64_t count, int64_t n,
+                         float *strip) {
+  const int64_t nr = s->kernels->gemm->nr, taps = s->h.kernel * s->w.kernel;
+  for (int64_t t = 0; t < taps; t++)
+    for (int64_t c = 0; c < count; c++) {
+      const float *from = p->data + (t * p->channels + c0 + c) * p->ld;
+      float *to = strip + (c * taps + t) * nr;
+      memcpy(to, from, (size_t)n * sizeof(float));
+      for (int64_t i = 1; i < p->partials; i++) s->kernels->eltwise->add_scaled(n, 1.0f, from + i * p->stride, to);
+    }
+}
+
 void lamina_conv_unpack_panel(const conv_shape *s, const conv_partial *p, int64_t first, int64_t panel, int accumulate,
                               float *gradient, float *scratch) {
   const int64_t nr = s->kernels->gemm->nr, taps = s->h.kernel * s->w.kernel, o0 = panel * nr;
@@ -202,19 +216,21 @@ void lamina_conv_unpack_panel(const conv_shape *s, const conv_partial *p, int64_
   float *strip = scratch, *other = strip + width * taps * nr;
   for (int64_t c0 = 0; c0 < p->channels; c0 += width) {
     const int64_t count = layer_min(width, p->channels - c0), rows = count * taps;
-    for (int64_t t = 0; t < taps; t++)
-      for (int64_t c = 0; c < count; c++) {
-        const float *from = p->data + (t * p->channels + c0 + c) * p->ld;
-        float *to = strip + (c * taps + t) * nr;
-        memcpy(to, from, (size_t)n * sizeof(float));
-        for (int64_t i = 1; i < p->partials; i++) s->kernels->eltwise->add_scaled(n, 1.0f, from + i * p->stride, to);
-      }
-    s->kernels->gemm->transpose(rows, n, strip, nr, other, rows);
+    const float *from = strip;
+    int64_t ld = nr;
+    if (taps == 1 && p->partials == 1) { /* in its order as it is */
+      from = p->data + c0 * p->ld;
+      ld = p->ld;
+    } else {
+      add_partials(s, p, c0, count, n, strip);
+    }
     float *to = gradient + (o0 * s->in + first + c0) * taps;
+    if (!accumulate) {
+      s->kernels->gemm->transpose(rows, n, from, ld, to, s->in * taps);
+      continue;
+    }
+    s->kernels->gemm->transpose(rows, n, from, ld, other, rows);
     for (int64_t o = 0; o < n; o++)
-      if (accumulate)
-        s->kernels->eltwise->add_scaled(rows, 1.0f, other + o * rows, to + o * s->in * taps);
-      else
-        memcpy(to + o * s->in * taps, other + o * rows, (size_t)rows * sizeof(float));
+      s->kernels->eltwise->add_scaled(rows, 1.0f, other + o * rows, to + o * s->in * taps);
   }
 }

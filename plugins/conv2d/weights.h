@@ -11,6 +11,7 @@ typedef struct weights_job {
   conv_image x, dy;
   int64_t c0, c1, pixel; /* columns and pixel stride of the copy of x */
   int compact;           /* 1x1: the copy holds the needed pixels alone */
+  int flat;              /* one row of pixels, which x and dy are read from in place */
   int64_t images_unit, rows_unit, row_units, units;
   int64_t channels; /* of a block */
   int64_t channel_blocks, panels, panel_blocks, splits;
@@ -22,6 +23,9 @@ typedef struct weights_job {
   char *memory;
 } weights_job;
 
+/* The shape to make a job for, at a run: a 1x1 convolution whose pixels follow each other in memory is one image with rows
+   of one pixel. */
+conv_shape lamina_conv_weights_shape(const conv_shape *shape);
 weights_job lamina_conv_weights_job(const conv_shape *shape);
 /* Floats of all partial gradients together: 0 where each task has its own. */
 int64_t lamina_conv_weights_partials(const weights_job *job);

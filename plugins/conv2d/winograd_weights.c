@@ -3,12 +3,12 @@
  * The gradient of a 3x3 kernel of stride 1 by Winograd's algorithm read backwards (the transposed F(m x m, 3 x 3)):
  *   V = B^T d B and N = A dy A^T for each tile,  U(p) = sum over tiles of V(p)^T N(p),  dW = G^T U G.
  *
- * A task is a range of panels of output channels times a part of the blocks of tiles, cut by shape alone. For each block
- * it transforms x and its channels of dy, then goes through the points: a matrix product in x out with the tiles as depth,
- * added to U. Parts are added in their order after G^T U G, when there are several.
+ * A task is a range of panels of output channels times a part of the blocks of tiles, cut by shape alone. For each
+ * block it transforms x and its channels of dy, then goes through the points: a matrix product in x out with the tiles
+ * as depth, added to U. Parts are added in their order after G^T U G, when there are several.
  *
- * Cost: points^2 / outputs^2 multiply-adds for a pixel and a pair of channels instead of 9; U goes through memory once for
- * each block, which is why blocks are large.
+ * Cost: points^2 / outputs^2 multiply-adds for a pixel and a pair of channels instead of 9; U goes through memory once
+ * for each block, which is why blocks are large.
  */
 #include "winograd.h"
 
@@ -79,8 +79,8 @@ static void transform_gradient(const weights_task *task) {
     const float *image = j->dy.data + t->n * j->dy.image + task->tiles.group * j->s->out + first;
     for (int r = 0; r < outputs; r++)
       for (int s = 0; s < outputs; s++)
-        dy[r * outputs + s] = winograd_inside(w, t, r, s) ? image + (t->h + r) * j->dy.row + (t->w + s) * j->dy.pixel
-                                                          : task->tiles.zeros;
+        dy[r * outputs + s] =
+            winograd_inside(w, t, r, s) ? image + (t->h + r) * j->dy.row + (t->w + s) * j->dy.pixel : task->tiles.zeros;
     w->form->output_transposed(count, dy, points - t->narrow_h, points - t->narrow_w, task->tiles.m + i * j->n_row,
                                w->m_point);
   }
@@ -137,8 +137,7 @@ static void finish_task(const weights_task *task, int64_t split) {
   const int64_t floats = j->s->in * w->gemm->nr, points = w->form->points * w->form->points;
   for (int64_t panel = task->panel0; panel < task->panel1; panel++) {
     float *g = task->g;
-    if (j->splits > 1)
-      g = j->partials + ((task->tiles.group * w->panels + panel) * j->splits + split) * j->g_floats;
+    if (j->splits > 1) g = j->partials + ((task->tiles.group * w->panels + panel) * j->splits + split) * j->g_floats;
     w->form->weights_transposed(floats, task->u + (panel - task->panel0) * points * floats, floats, g, floats);
     if (j->splits == 1) unpack(j->s, g, 1, 0, task->tiles.group, panel, task->scratch);
   }
@@ -160,7 +159,8 @@ static void run_task(void *arg, int64_t index, int thread) {
   task.panel0 = part(w->panels, w->panel_blocks, panel_block);
   task.panel1 = part(w->panels, w->panel_blocks, panel_block + 1);
   memset(task.tiles.zeros, 0, (size_t)w->zeros * sizeof(float));
-  if (j->s->out % w->gemm->nr) memset(task.tiles.m, 0, (size_t)w->m_floats * sizeof(float)); /* lanes after the last channel */
+  if (j->s->out % w->gemm->nr)
+    memset(task.tiles.m, 0, (size_t)w->m_floats * sizeof(float)); /* lanes after the last channel */
   const int64_t begin = part(w->blocks, j->splits, split), end = part(w->blocks, j->splits, split + 1);
   for (int64_t block = begin; block < end; block++) {
     lamina_conv_winograd_list(&task.tiles, block);
