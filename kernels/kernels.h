@@ -310,6 +310,7 @@ typedef struct lamina_depthwise_axis {
 typedef struct lamina_depthwise {
   int64_t channels, columns; /* of y */
   int64_t group;             /* channels of a group: 1, or what grouped() allows */
+  int far;                   /* x and y come from beyond the L2 cache: where the kernel can, it fetches them early */
   lamina_depthwise_axis h, w;
   const float *x;
   int64_t x_row, x_pixel;
@@ -339,6 +340,9 @@ typedef struct lamina_depthwise_weights {
 typedef struct lamina_depthwise_kernels {
   void (*forward)(const lamina_depthwise *d, int64_t row0, int64_t row1); /* rows row0 .. row1 of y */
   int (*grouped)(const lamina_depthwise *d); /* whether forward can do this, from group, h and w */
+  /* Brings n floats of weights of groups of several channels, whole blocks as they lie above, into the order in which
+     forward of this ISA reads them. */
+  void (*group_weights)(int64_t group, int64_t n, float *weights);
   /* Adds rows row0 .. row1 of dy. A few rows of a few columns are summed apart, so that chains of additions are short. */
   void (*backward_weights)(const lamina_depthwise_weights *d, int64_t row0, int64_t row1);
   /* forward by Winograd's F(4, 3) along the height (points as in lamina_winograd_form), for what grouped() allows of 3x3

@@ -65,6 +65,7 @@ static void depthwise_new(const lamina_kernels *kernels, depthwise_case *k, test
   if (test_random_below(r, 2)) d->bias = k->bias.data;
   if (test_random_below(r, 2)) d->add = test_random_below(r, 2) ? k->add.data : d->y;
   if (test_random_below(r, 2)) d->lo = -0.25f, d->hi = 0.75f;
+  d->far = (int)test_random_below(r, 2);
 }
 
 static void depthwise_free(depthwise_case *k) {
@@ -118,7 +119,17 @@ static void check_outputs(const lamina_kernels *kernels, const depthwise_case *k
 
 static void check_depthwise(const lamina_kernels *kernels, depthwise_case *k, int number) {
   matrix before = matrix_copy(&k->y, GUARD_END);
+  const int64_t floats = (k->d.channels + 15) / 16 * 16 * k->d.group * k->d.h.taps * k->d.w.taps;
+  const float *weights = k->d.weights;
+  guarded ordered = guarded_new(floats, GUARD_END);
+  if (k->d.group > 1) {
+    memcpy(ordered.data, weights, (size_t)floats * sizeof(float));
+    kernels->depthwise->group_weights(k->d.group, floats, ordered.data);
+    k->d.weights = ordered.data;
+  }
   kernels->depthwise->forward(&k->d, k->row0, k->row1);
+  k->d.weights = weights;
+  test_that(guarded_free(&ordered), "wrote to the ordered weights' surroundings");
   check_outputs(kernels, k, &before, 0, number);
   matrix_free(&before, "a copy");
 }

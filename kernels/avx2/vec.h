@@ -14,6 +14,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 #define VF_LEN 8
 #define VF_REGISTERS 16
@@ -122,9 +123,10 @@ static inline vf vf_pick(vf a, const int32_t *lanes) {
 /* p[0 .. n) again and again, for n = 1, 2 or 4; nothing else is read. */
 static inline vf vf_repeat(const float *p, int n) {
   if (n == 1) return _mm256_set1_ps(*p);
-  if (n == 2) {
-    const __m128d two = _mm_castsi128_pd(_mm_loadl_epi64((const __m128i *)(const void *)p));
-    return _mm256_castpd_ps(_mm256_broadcastsd_pd(two));
+  if (n == 2) { /* a load that repeats: of a vector the compiler would load first and then shuffle */
+    double two;
+    memcpy(&two, p, sizeof two);
+    return _mm256_castpd_ps(_mm256_set1_pd(two));
   }
   return _mm256_broadcast_ps((const __m128 *)(const void *)p);
 }

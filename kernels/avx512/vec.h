@@ -14,6 +14,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 #define VF_LEN 16
 #define VF_REGISTERS 32
@@ -114,9 +115,10 @@ static inline vf vf_pick(vf a, const int32_t *lanes) {
 /* p[0 .. n) again and again, for n = 1, 2, 4 or 8; nothing else is read. */
 static inline vf vf_repeat(const float *p, int n) {
   if (n == 1) return _mm512_set1_ps(*p);
-  if (n == 2) {
-    const __m128d two = _mm_castsi128_pd(_mm_loadl_epi64((const __m128i *)(const void *)p));
-    return _mm512_castpd_ps(_mm512_broadcastsd_pd(two));
+  if (n == 2) { /* a load that repeats: of a vector the compiler would load first and then shuffle */
+    double two;
+    memcpy(&two, p, sizeof two);
+    return _mm512_castpd_ps(_mm512_set1_pd(two));
   }
   return n == 4 ? _mm512_broadcast_f32x4(_mm_loadu_ps(p)) : _mm512_broadcast_f32x8(_mm256_loadu_ps(p));
 }

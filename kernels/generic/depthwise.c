@@ -32,6 +32,13 @@ static void pixel(const lamina_depthwise *d, int64_t row, int64_t column) {
 
 static int grouped(const lamina_depthwise *d) { return d->group > 1 && LAMINA_DEPTHWISE_BLOCK % d->group == 0; }
 
+/* They stay as they are. */
+static void group_weights(int64_t group, int64_t n, float *weights) {
+  (void)group;
+  (void)n;
+  (void)weights;
+}
+
 static void forward(const lamina_depthwise *d, int64_t row0, int64_t row1) {
   for (int64_t row = row0; row < row1; row++)
     for (int64_t column = 0; column < d->columns; column++) pixel(d, row, column);
@@ -133,6 +140,7 @@ static void winograd_weights(int64_t group, const float *taps, float *u) {
 const lamina_depthwise_kernels lamina_generic_depthwise = {
     .forward = forward,
     .grouped = grouped,
+    .group_weights = group_weights,
     .backward_weights = backward_weights,
     .winograd = winograd,
     .winograd_weights = winograd_weights,

@@ -9,6 +9,7 @@
 const lamina_depthwise_kernels lamina_neon_depthwise = {
     .forward = depthwise_forward,
     .grouped = depthwise_grouped,
+    .group_weights = depthwise_group_weights,
     .backward_weights = depthwise_backward_weights,
     .winograd = depthwise_winograd,
     .winograd_weights = depthwise_winograd_weights,

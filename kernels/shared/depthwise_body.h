@@ -9,9 +9,6 @@
  * 3x3 keeps the outputs of three rows (stride 2: two) in registers, so that each vector of x is loaded once: 9 loads
  * for 63 FMAs with 32 registers, where the weights stay in registers too.
  *
- * Groups of several channels take the same way, once for each channel of a group: every lane gets that channel of its
- * group. So 63 FMAs cost 9 loads and permutations of x and 9 loads of weights.
- *
  * Strips go down the rows, so that rows of x come from L1 when they are met again by the next outputs: pixels that are
  * many channels apart share few cache sets, and whole rows would not stay there.
  *
@@ -35,9 +32,6 @@ enum {
   DW_LAG_ROWS = 8
 };
 
-/* What a vector holds: channels that are groups, a few groups, one group. */
-enum { DW_NO_GROUPS, DW_GROUPS, DW_ONE_GROUP };
-
 /* Outputs that wait in a buffer, to be written row by row while others are computed. */
 typedef struct depthwise_waiting {
   _Alignas(64) float buffer[DW_LAG_ROWS][DW_WIDTH][LAMINA_DEPTHWISE_BLOCK];
@@ -54,7 +48,8 @@ typedef struct depthwise_strip {
   float *y;
   int64_t column; /* of x, as above */
   int count, lanes;
-  const int32_t *picks;       /* for each channel of a group the lanes that hold it; NULL when a group is one channel */
+  const int32_t *picks;       /* a depthwise_order of groups of several channels, or NULL */
+  const float *next_x, *next_y; /* what to prefetch, or NULL: depthwise_next */
   depthwise_waiting *waiting; /* of which a row is to be written with each row that is computed, or NULL */
 } depthwise_strip;
 
@@ -194,12 +189,13 @@ VEC_INLINE void depthwise_row_any(int width, int border, int masked, const depth
       for (int v = 0; v < vectors; v++) ROW;                                                                           \
   }
 
-#define DEPTHWISE_RING(NAME, STRIDE, GROUPED)                                                                          \
-  DEPTHWISE_RING_KIND(NAME##_border, STRIDE, GROUPED, 1, 0)                                                            \
-  DEPTHWISE_RING_KIND(NAME##_masked, STRIDE, GROUPED, 1, 1)
-#define DEPTHWISE_RING_KIND(NAME, STRIDE, GROUPED, BORDER, MASKED)                                                     \
+#define DEPTHWISE_RING(NAME, STRIDE)                                                                                   \
+  DEPTHWISE_RING_KIND(NAME##_inside, STRIDE, 0, 0)                                                                     \
+  DEPTHWISE_RING_KIND(NAME##_border, STRIDE, 1, 0)                                                                     \
+  DEPTHWISE_RING_KIND(NAME##_masked, STRIDE, 1, 1)
+#define DEPTHWISE_RING_KIND(NAME, STRIDE, BORDER, MASKED)                                                              \
   static __attribute__((noinline)) void NAME(const depthwise_strip *s, int vectors, int64_t row0, int64_t row1) {      \
-    for (int v = 0; v < vectors; v++) depthwise_ring(STRIDE, GROUPED, BORDER, MASKED, s + v, row0, row1);              \
+    for (int v = 0; v < vectors; v++) depthwise_ring(STRIDE, BORDER, MASKED, s + v, row0, row1);                       \
   }
 
 #define DEPTHWISE_WIDTH(TAPS, STRIDE)                                                                                  \
@@ -207,18 +203,8 @@ VEC_INLINE void depthwise_row_any(int width, int border, int masked, const depth
   DEPTHWISE_DOWN(depthwise_##TAPS##s##STRIDE##_border, depthwise_row(TAPS, STRIDE, DW_WIDTH, 1, 0, s + v, row))        \
   DEPTHWISE_DOWN(depthwise_##TAPS##s##STRIDE##_masked, depthwise_row(TAPS, STRIDE, DW_WIDTH, 1, 1, s + v, row))
 
-DEPTHWISE_RING_KIND(depthwise_3x3s1_inside, 1, 0, 0, 0)
-DEPTHWISE_RING_KIND(depthwise_3x3s2_inside, 2, 0, 0, 0)
-DEPTHWISE_RING(depthwise_3x3s1, 1, 0)
-DEPTHWISE_RING(depthwise_3x3s2, 2, 0)
-DEPTHWISE_RING_KIND(grouped_3x3s1_inside, 1, DW_GROUPS, 0, 0)
-DEPTHWISE_RING(grouped_3x3s1, 1, DW_GROUPS)
-DEPTHWISE_RING_KIND(grouped_3x3s2_inside, 2, DW_GROUPS, 0, 0)
-DEPTHWISE_RING(grouped_3x3s2, 2, DW_GROUPS)
-DEPTHWISE_RING_KIND(one_group_3x3s1_inside, 1, DW_ONE_GROUP, 0, 0)
-DEPTHWISE_RING(one_group_3x3s1, 1, DW_ONE_GROUP)
-DEPTHWISE_RING_KIND(one_group_3x3s2_inside, 2, DW_ONE_GROUP, 0, 0)
-DEPTHWISE_RING(one_group_3x3s2, 2, DW_ONE_GROUP)
+DEPTHWISE_RING(depthwise_3x3s1, 1)
+DEPTHWISE_RING(depthwise_3x3s2, 2)
 DEPTHWISE_WIDTH(3, 1)
 DEPTHWISE_WIDTH(3, 2)
 DEPTHWISE_WIDTH(5, 1)
@@ -245,12 +231,6 @@ static uintptr_t depthwise_period(int64_t floats) {
   return bits & -bits;
 }
 
-static int depthwise_grouped(const lamina_depthwise *d) {
-  const lamina_depthwise_axis *h = &d->h, *w = &d->w;
-  return d->group > 1 && VF_LEN % d->group == 0 && h->taps == 3 && w->taps == 3 && h->step == 1 && w->step == 1 &&
-         h->stride == w->stride && w->stride <= 2;
-}
-
 /* The ring reads each row once; where weights do not stay in registers it pays only if rows do not stay in L1. */
 static const depthwise_downs *depthwise_choose(const lamina_depthwise *d) {
   const lamina_depthwise_axis *h = &d->h, *w = &d->w;
@@ -262,13 +242,6 @@ static const depthwise_downs *depthwise_choose(const lamina_depthwise *d) {
   const int known = w->step == 1 && w->stride <= 2 && (w->taps == 3 || w->taps == 5 || w->taps == 7);
   static const depthwise_downs ring[2] = {DEPTHWISE_ROW(depthwise_3x3s1, DW_RING_WIDTH(1)),
                                           DEPTHWISE_ROW(depthwise_3x3s2, DW_RING_WIDTH(2))};
-  /* Without the checks of columns the compiler moves loads until registers spill: slower than with them. */
-  static const depthwise_downs grouped[2][2] = {
-      {{DW_RING_WIDTH(1), grouped_3x3s1_inside, grouped_3x3s1_border, grouped_3x3s1_masked},
-       {DW_RING_WIDTH(2), grouped_3x3s2_inside, grouped_3x3s2_border, grouped_3x3s2_masked}},
-      {{DW_RING_WIDTH(1), one_group_3x3s1_inside, one_group_3x3s1_border, one_group_3x3s1_masked},
-       {DW_RING_WIDTH(2), one_group_3x3s2_inside, one_group_3x3s2_border, one_group_3x3s2_masked}}};
-  if (d->group > 1) return &grouped[d->group == VF_LEN][w->stride - 1];
   const int pays = VF_REGISTERS >= 32 || depthwise_period(d->x_pixel) >= DW_SPARSE;
   if (known && pays && w->taps == 3 && h->taps == 3 && h->step == 1 && h->stride == w->stride)
     return &ring[w->stride - 1];
@@ -317,12 +290,6 @@ static void depthwise_late(depthwise_down *down, const depthwise_strip *strips, 
   while (write->row < write->rows) depthwise_write_row(write);
 }
 
-/* For each channel of a group, the lane that holds it in the group of each lane. */
-static void depthwise_picks(const lamina_depthwise *d, int32_t *picks) {
-  for (int k = 0; k < d->group && d->group > 1; k++)
-    for (int i = 0; i < VF_LEN; i++) picks[k * VF_LEN + i] = i / (int)d->group * (int)d->group + k;
-}
-
 /* The vectors of a line of channels, from channel c, in the strip whose first output is q; with `taps` weights for each
    channel. Returns how many are full. */
 static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int count, int64_t taps,
@@ -348,13 +315,24 @@ static int depthwise_line(const lamina_depthwise *d, int64_t c, int64_t q, int c
   return full;
 }
 
+/* What to prefetch while channels c .. c + 16 of a strip are computed: as many lines of each row of x and y as they have, but
+   neighbours, a part of the strip that comes next. So memory is walked in order, page by page, whatever the channels. */
+static void depthwise_next(const lamina_depthwise *d, int64_t c, int64_t q, int count, int64_t rows,
+                           depthwise_strip *s) {
+  if (!d->far || d->x_pixel != d->channels || d->y_pixel != d->channels) return;
+  const int beside = q + count < d->columns; /* else at the left, below */
+  const int64_t column = beside ? q + count : 0, row = beside ? 0 : rows;
+  const int64_t x_column = column * d->w.stride + d->w.first + (beside ? d->w.taps : 0);
+  s->next_x = d->x + row * d->h.stride * d->x_row + x_column * d->x_pixel + c * count * d->w.stride;
+  s->next_y = d->y + row * d->y_row + column * d->y_pixel + c * count;
+}
+
+#include "depthwise_groups.h"
 #include "depthwise_winograd.h"
 
 static void depthwise_strips(const lamina_depthwise *d, int64_t row0, int64_t row1, depthwise_queue *queue) {
   const depthwise_downs *downs = depthwise_choose(d);
   const int64_t strips = (d->columns + downs->width - 1) / downs->width;
-  int32_t picks[LAMINA_DEPTHWISE_BLOCK * LAMINA_DEPTHWISE_BLOCK];
-  depthwise_picks(d, picks);
   int64_t q = 0;
   for (int64_t strip = 0; strip < strips; strip++) {
     const int count = (int)((d->columns - q + strips - strip - 1) / (strips - strip));
@@ -364,7 +342,7 @@ static void depthwise_strips(const lamina_depthwise *d, int64_t row0, int64_t ro
     for (int64_t c = 0; c < d->channels; c += LAMINA_DEPTHWISE_BLOCK) {
       depthwise_strip s[DW_LINE_VECTORS];
       int used;
-      const int full = depthwise_line(d, c, q, count, d->h.taps * d->w.taps, picks, s, &used);
+      const int full = depthwise_line(d, c, q, count, d->h.taps * d->w.taps, NULL, s, &used);
       if (full > 0 && queue)
         depthwise_late(down, s, full, row0, row1, queue);
       else if (full > 0)
@@ -376,7 +354,11 @@ static void depthwise_strips(const lamina_depthwise *d, int64_t row0, int64_t ro
 }
 
 static void depthwise_forward(const lamina_depthwise *d, int64_t row0, int64_t row1) {
-  if (d->group > 1 || !depthwise_collides(d)) { /* groups compute for too long to wait for a store */
+  if (d->group > 1) {
+    depthwise_groups(d, row0, row1);
+    return;
+  }
+  if (!depthwise_collides(d)) {
     depthwise_strips(d, row0, row1, NULL);
     return;
   }

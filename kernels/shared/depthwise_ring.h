@@ -31,31 +31,32 @@ VEC_INLINE depthwise_ring_weights depthwise_load_weights(const float *from) {
 #endif
 }
 
-/* One row of x: adds its products with those rows of weights that `taps` has bits for to the rows of outputs in flight,
-   of which acc[0] is the upper one. */
-VEC_INLINE void depthwise_ring_step(int stride, int grouped, int border, int masked, int lanes, const int32_t *picks,
-                                    unsigned taps, const float *p, ptrdiff_t pixel, int64_t first, int64_t last,
-                                    depthwise_ring_weights *w, vf acc[3][DW_WIDTH]) {
-  const int width = DW_RING_WIDTH(stride);
-#pragma GCC unroll 32
-  for (int j = 0; j < (width - 1) * stride + 3; j++) {
-    if (!border || (j >= first && j < last)) {
-      if (grouped) __asm__ volatile("" : "+r"(p)); /* else the compiler moves loads until registers spill */
-      const vf xv = vf_pin(grouped == DW_ONE_GROUP ? vf_set1(*p)
-                           : grouped               ? vf_pick(depthwise_load(masked, p, lanes), picks)
-                                                   : depthwise_load(masked, p, lanes));
+/* The vector of x in column j: adds its products with those rows of weights that `taps` has bits for to the rows of outputs
+   in flight, of which acc[0] is the upper one. */
+VEC_INLINE void depthwise_ring_products(int stride, unsigned taps, int j, vf x, depthwise_ring_weights *w,
+                                        vf acc[3][DW_WIDTH]) {
 #if VF_REGISTERS < 32
-      __asm__("" : "+r"(*w)); /* else the compiler loads weights for all columns at once, and has nowhere to put them */
+  __asm__("" : "+r"(*w)); /* else the compiler loads weights for all columns at once, and has nowhere to put them */
 #endif
 #pragma GCC unroll 16
-      for (int i = 0; i < 3; i++)
+  for (int i = 0; i < 3; i++)
 #pragma GCC unroll 16
-        for (int k = 0; k < 3; k++)
-          if ((taps >> i & 1) && j >= k && (j - k) % stride == 0 && (j - k) / stride < width) {
-            const int row = stride == 1 ? 2 - i : i == 0, c = (j - k) / stride;
-            acc[row][c] = vf_fma(xv, DEPTHWISE_RING_WEIGHT(w, i, k), acc[row][c]);
-          }
-    }
+    for (int k = 0; k < 3; k++)
+      if ((taps >> i & 1) && j >= k && (j - k) % stride == 0 && (j - k) / stride < DW_RING_WIDTH(stride)) {
+        const int row = stride == 1 ? 2 - i : i == 0, c = (j - k) / stride;
+        acc[row][c] = vf_fma(x, DEPTHWISE_RING_WEIGHT(w, i, k), acc[row][c]);
+      }
+}
+
+/* One row of x. */
+VEC_INLINE void depthwise_ring_step(int stride, int border, int masked, int lanes, unsigned taps, const float *p,
+                                    ptrdiff_t pixel, int64_t first, int64_t last, depthwise_ring_weights *w,
+                                    vf acc[3][DW_WIDTH]) {
+  const int columns = (DW_RING_WIDTH(stride) - 1) * stride + 3;
+#pragma GCC unroll 32
+  for (int j = 0; j < columns; j++) {
+    if (!border || (j >= first && j < last))
+      depthwise_ring_products(stride, taps, j, vf_pin(depthwise_load(masked, p, lanes)), w, acc);
     p += pixel;
   }
 }
@@ -73,8 +74,7 @@ VEC_INLINE void depthwise_ring_turn(int stride, const float *bias, vf acc[3][DW_
 
 /* Kernels of 3x3 with steps of 1: the outputs of all rows that a row of x belongs to are in registers, and so are the
    weights where there are 32; each vector of x is loaded once. */
-VEC_INLINE void depthwise_ring(int stride, int grouped, int border, int masked, const depthwise_strip *s, int64_t row0,
-                               int64_t row1) {
+VEC_INLINE void depthwise_ring(int stride, int border, int masked, const depthwise_strip *s, int64_t row0, int64_t row1) {
   const lamina_depthwise *d = s->d;
   const int lanes = s->lanes;
   const int64_t end = (s->count - 1) * stride + 3, inside = d->w.in - s->column;
@@ -88,16 +88,8 @@ VEC_INLINE void depthwise_ring(int stride, int grouped, int border, int masked, 
   const float *x = s->x + in * d->x_row;
 #define DEPTHWISE_RING_STEP(TAPS)                                                                                      \
   do {                                                                                                                 \
-    if (in >= 0 && in < d->h.in && !grouped)                                                                           \
-      depthwise_ring_step(stride, 0, border, masked, lanes, NULL, TAPS, x, pixel, first, last, &w, acc);               \
-    if (in >= 0 && in < d->h.in && grouped) {                                                                          \
-      for (int64_t j = first; j < last && in + 1 < d->h.in; j++) vf_prefetch_l1(x + d->x_row + j * pixel);             \
-      for (int64_t k = 0; k < d->group; k++) {                                                                         \
-        w = depthwise_load_weights(s->weights + k * 9 * LAMINA_DEPTHWISE_BLOCK);                                       \
-        depthwise_ring_step(stride, grouped, border, masked, lanes, s->picks + k * VF_LEN, TAPS,                       \
-                            grouped == DW_ONE_GROUP ? x + k : x, pixel, first, last, &w, acc);                         \
-      }                                                                                                                \
-    }                                                                                                                  \
+    if (in >= 0 && in < d->h.in)                                                                                       \
+      depthwise_ring_step(stride, border, masked, lanes, TAPS, x, pixel, first, last, &w, acc);                        \
     in++;                                                                                                              \
     x += d->x_row;                                                                                                     \
   } while (0)
@@ -110,13 +102,7 @@ VEC_INLINE void depthwise_ring(int stride, int grouped, int border, int masked, 
   }
   for (int64_t row = row0; row < row1; row++) {
     if (stride == 2) DEPTHWISE_RING_STEP(2);
-    /* Groups have the time to leave out what belongs to rows below the last one. */
-    if (grouped && row + 1 == row1)
-      DEPTHWISE_RING_STEP(4);
-    else if (grouped && stride == 1 && row + 2 == row1)
-      DEPTHWISE_RING_STEP(6);
-    else
-      DEPTHWISE_RING_STEP(stride == 1 ? 7 : 5);
+    DEPTHWISE_RING_STEP(stride == 1 ? 7 : 5);
     depthwise_store(masked, DW_RING_WIDTH(stride), s, row, acc[0]);
     depthwise_ring_turn(stride, s->bias, acc);
   }

@@ -33,21 +33,6 @@ typedef struct depthwise_tile {
   _Alignas(64) float sums[DW_POINTS][DW_WIDTH][VF_LEN];
 } depthwise_tile;
 
-/* Indices for vf_pick that interleave `groups` groups, and that bring them back. */
-typedef struct depthwise_order {
-  int32_t in[VF_LEN], out[VF_LEN];
-} depthwise_order;
-
-static depthwise_order depthwise_interleave(int group) {
-  const int groups = VF_LEN / group;
-  depthwise_order order;
-  for (int i = 0; i < VF_LEN; i++) {
-    order.in[i] = i % groups * group + i / groups;
-    order.out[i] = i % group * groups + i / group;
-  }
-  return order;
-}
-
 /* The points of a column of x, whose rows are d; without infinity if d[5] is not to be used. */
 VEC_INLINE void depthwise_tile_points(const vf d[6], depthwise_tile *tile, int64_t column) {
   const vf a = vf_set1(0.70710678118654752f), b = vf_set1(1.41421356237309505f);
@@ -212,8 +197,7 @@ static void depthwise_winograd(const lamina_depthwise *d, int64_t row0, int64_t 
 #endif
   };
   const depthwise_order order = depthwise_interleave((int)d->group);
-  int kind = 0;
-  while (VF_LEN >> kind > d->group) kind++;
+  const int kind = depthwise_groups_kind(d->group);
   const int64_t strips = (d->columns + DW_WIDTH - 1) / DW_WIDTH;
   int64_t q = 0;
   for (int64_t strip = 0; strip < strips; strip++) {

@@ -17,7 +17,8 @@ enum {
   COPY_CHANNELS = 64, /* of a task that repeats channels */
   TASK_FMAS = 1 << 18,
   GROUPED_TASK_FMAS = 1 << 20, /* which start slowly: nothing of their first rows has been prefetched */
-  MIN_ROWS = 4 /* of a task: each one reads again what lies above and below */
+  MIN_ROWS = 4,    /* of a task: each one reads again what lies above and below */
+  FAR_MIN_ROWS = 14 /* the same where all of them come from memory */
 };
 
 static int64_t taps_of(const conv_shape *s) { return s->h.kernel * s->w.kernel; }
@@ -29,11 +30,19 @@ typedef struct depthwise_job {
   correlation c;
   int64_t channels, channels_block, channel_blocks;
   int64_t rows, rows_block, row_blocks;
+  int far; /* x and y are larger than the caches near a core */
   int64_t copy_floats; /* of a thread: rows of x with each channel repeated, or none */
   float *copies;
 } depthwise_job;
 
-/* Cut by shape: images, then channels, which share nothing but cache lines, then rows. */
+/* Whether x and y are so large that they come from afar, and a task should walk through all channels of a pixel. */
+static int is_far(const conv_shape *s) {
+  const double x = (double)(s->images * s->h.in * s->w.in) * (double)(s->groups * s->in);
+  const double y = (double)(s->images * s->h.out * s->w.out) * (double)(s->groups * s->out);
+  return (x + y) * sizeof(float) > 4 * (double)s->host->cpu->l2;
+}
+
+/* Cut by shape: images, then channels, which share nothing but cache lines, then rows; what is far by rows alone. */
 static depthwise_job cut_up(const conv_shape *s, const correlation *c) {
   depthwise_job j = {.c = *c, .channels = s->groups * s->out};
   const int64_t lines = layer_ceil_div(j.channels, BLOCK), grid_h = c->backward ? s->h.in : s->h.out;
@@ -42,12 +51,13 @@ static depthwise_job cut_up(const conv_shape *s, const correlation *c) {
   const double task = s->in > 1 ? GROUPED_TASK_FMAS : TASK_FMAS;
   const int64_t wanted = fmas >= MAX_TASKS * task ? MAX_TASKS : layer_max((int64_t)(fmas / task), 1);
   const int copies = s->in == 1 && s->out > 1 && !c->backward;
-  int64_t blocks = layer_min(layer_ceil_div(wanted, s->images), lines);
+  j.far = is_far(s) && s->in > 1;
+  int64_t blocks = j.far ? 1 : layer_min(layer_ceil_div(wanted, s->images), lines);
   j.channels_block = layer_ceil_div(lines, blocks) * BLOCK;
   if (copies) j.channels_block = layer_min(j.channels_block, COPY_CHANNELS);
   j.channel_blocks = layer_ceil_div(j.channels, j.channels_block);
   blocks = layer_ceil_div(wanted, s->images * j.channel_blocks);
-  blocks = layer_max(layer_min(blocks, j.rows / MIN_ROWS), 1);
+  blocks = layer_max(layer_min(blocks, j.rows / (j.far ? FAR_MIN_ROWS : MIN_ROWS)), 1);
   if (copies) {
     const int64_t fit = (int64_t)s->host->cpu->l2 / 2 / (int64_t)sizeof(float) / (s->w.in * j.channels_block);
     const int64_t span = (s->h.kernel - 1) * s->h.dilation;
@@ -113,7 +123,10 @@ void lamina_conv_depthwise_pack(const conv_shape *s) {
   const correlation forward = lamina_conv_forward_pass(s), backward = lamina_conv_backward_data_pass(s);
   memset(packed, 0, (size_t)lamina_conv_depthwise_floats(s) * sizeof(float));
   pack_pass(s, &forward, e->parts & LAMINA_EPILOGUE_AFFINE ? e->scale : NULL, packed);
-  if (s->tiled) pack_tiles(s, packed);
+  if (s->tiled)
+    pack_tiles(s, packed);
+  else if (s->in > 1)
+    s->kernels->depthwise->group_weights(s->in, lamina_conv_depthwise_floats(s), packed);
   if (!s->backward || !lamina_conv_depthwise_gradients(s)) return;
   memset(packed + s->backward, 0, (size_t)lamina_conv_depthwise_floats(s) * sizeof(float));
   pack_pass(s, &backward, NULL, packed + s->backward);
@@ -188,6 +201,7 @@ static void run_task(void *arg, int64_t index, int thread) {
   const int64_t row0 = index / j->channel_blocks % j->row_blocks * j->rows_block;
   const int64_t row1 = layer_min(row0 + j->rows_block, j->rows);
   lamina_depthwise d = {.group = s->in,
+                        .far = j->far,
                         .channels = layer_min(j->channels_block, j->channels - c0),
                         .x = c->x.data + n * c->x.image,
                         .x_row = c->x.row,
