@@ -277,7 +277,7 @@ void lamina_gemm_pack_b(const lamina_context *context, int64_t k, int64_t n, con
   if (k <= 0 || n <= 0) return;
   pack_job j = {context->kernels.gemm, k, n, ceil_div(n, context->kernels.gemm->nr), 1, b, b_k, b_n, scale, packed,
                 false};
-  j.stream = (double)k * (double)n * sizeof(float) > (double)context->cpu.l2;
+  j.stream = (double)k * (double)n * sizeof(float) > 2 * (double)context->cpu.l2;
   const int64_t task_floats = 1 << 16;
   j.tasks = min64(j.panels, max64(k * n / task_floats, 1));
   context->host.parallel(&context->host, j.tasks, pack_panels, &j);

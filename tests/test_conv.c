@@ -224,7 +224,7 @@ START_TEST(blocked_shapes_equal_double) {
 END_TEST
 
 /* Winograd's algorithms at shapes that whole tiles do not divide: narrow tiles, tiles that hang over, images smaller than a
-   tile, many blocks, no padding and too much of it, odd channels, groups. */
+   tile, many blocks, no padding and too much of it, odd channels, groups, so few tiles that tasks share their input. */
 static const conv_case winograd[] = {
     {1, 14, 14, 40, 70, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {2, 7, 7, 33, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0},
     {3, 8, 12, 16, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},  {1, 5, 9, 20, 20, 3, 3, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1},
@@ -234,6 +234,7 @@ static const conv_case winograd[] = {
     /* groups that share a vector */
     {2, 15, 17, 48, 48, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 12, 1}, {1, 9, 5, 80, 80, 3, 3, 1, 1, 2, 0, 1, 3, 1, 1, 10, 1},
     {1, 33, 14, 10, 10, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 5, 0},  {2, 6, 23, 64, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 4, 1},
+    {1, 14, 13, 96, 160, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 2, 1}, {1, 14, 14, 64, 128, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
     {1, 9, 17, 300, 260, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {33, 4, 4, 12, 12, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
 };
 

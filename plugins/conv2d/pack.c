@@ -5,8 +5,8 @@
  * Forward, a column is an output channel, so a panel is nr rows of weight: a strip of some input channels is copied
  * (long runs, where transposing from rows far apart would wait for memory), transposed to rows (channel, tap), and
  * these are copied to their place (tap, channel). For the gradient of x a column is an input channel and a step in
- * depth is an output channel. Each weight is moved two or three times, in the L1 and L2 caches; weights that are more
- * than fit into L2 are written past the caches.
+ * depth is an output channel. Each weight is moved two or three times, in the L1 and L2 caches; weights that are
+ * more than twice what fits into L2 are written past the caches.
  */
 #include "conv2d.h"
 
@@ -166,7 +166,7 @@ lamina_status lamina_conv_pack_weights(const conv_shape *s, float *forward, floa
     return s->host->fail(s->host, LAMINA_OUT_OF_MEMORY, "out of memory: %zu bytes to pack weights with", bytes);
   const int64_t floats = s->groups * s->out * s->in * s->h.kernel * s->w.kernel;
   const int64_t written = s->form ? floats / 9 * s->form->points * s->form->points : floats;
-  j.stream = written > (int64_t)(s->host->cpu->l2 / sizeof(float));
+  j.stream = written > 2 * (int64_t)(s->host->cpu->l2 / sizeof(float));
   if (forward) {
     j.weights = forward;
     j.panels = layer_ceil_div(s->out, nr);
