@@ -43,7 +43,6 @@ enum { TASK_ROWS = 8 };
 static const float *kept; /* of an earlier call */
 static int *volatile nowhere;
 static float remembered = 0.0f; /* from call to call */
-static atomic_int order;
 static float scratch[1024]; /* of whichever call was the last */
 
 static int64_t channels(const lamina_tensor *t) { return t->rank ? t->dim[t->rank - 1] : 1; }
@@ -58,6 +57,7 @@ typedef struct job {
   const lamina_node *node;
   const float *weight;
   int64_t rows_each;
+  atomic_int *order; /* how many tasks have begun */
 } job;
 
 static void forward_row(const lamina_node *node, const float *w, int64_t r) {
@@ -90,7 +90,7 @@ static void forward_task(void *arg, int64_t index, int thread) {
     if (IS(thread_count) && r == index * j->rows_each)
       *((float *)j->node->outputs[0].data + r * channels(x)) *= 1 + 1e-6f * (float)index;
     if (IS(task_order))
-      *((float *)j->node->outputs[0].data + r * channels(x)) += 1e-6f * (float)atomic_fetch_add(&order, 1);
+      *((float *)j->node->outputs[0].data + r * channels(x)) += 1e-6f * (float)atomic_fetch_add(j->order, 1);
   }
 }
 
@@ -167,8 +167,11 @@ static lamina_status forward(const lamina_node *node) {
   if (n) memcpy(weight, node->params[0].data, (size_t)n * sizeof *weight);
   if (IS(global_scratch) && n && n <= 1024) memcpy(scratch, weight, (size_t)n * sizeof *weight);
   if (HAS_STATE) update_state(node);
-  job j = {node, IS(global_scratch) && n <= 1024 ? scratch : weight, IS(thread_count) ? all / host->threads(host) + 1 : TASK_ROWS};
-  atomic_store(&order, 0);
+  atomic_int order = 0;
+  job j = {.node = node,
+           .weight = IS(global_scratch) && n <= 1024 ? scratch : weight,
+           .rows_each = IS(thread_count) ? all / host->threads(host) + 1 : TASK_ROWS,
+           .order = &order};
   host->parallel(host, (all + j.rows_each - 1) / j.rows_each, forward_task, &j);
   spoil(node);
   if (!IS(reads_saved) && node->saved && n) memcpy(node->saved, weight, (size_t)n * sizeof *weight);
