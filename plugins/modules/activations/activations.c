@@ -12,7 +12,7 @@
  */
 #include "../module.h"
 
-enum { TASK_FLOATS = 16384, PIECE = 64 /* floats at a time, the last piece filled up */ };
+enum { TASK_FLOATS = 16384, PIECE = 64 /* floats at a time */, HALF = 32, SMALL = 16 /* of what is left, filled up */ };
 enum { GELU = 0, GELU_TANH, MISH };
 
 /* Long chains of operations: twice as long vectors hide twice as much of their latency, so there is a third version. */
@@ -91,20 +91,22 @@ MODULE_INLINE float evaluate(int type, int fused, float x, float *slope) {
   return x * (n * w);
 }
 
-/* `count` <= PIECE floats, through buffers of its own: out may be x or dy, which would keep the compiler from vector
- * code. */
-MODULE_INLINE void map_piece(int type, int fused, int64_t count, const float *x, const float *dy, int add, float *out) {
-  float value[PIECE] = {0}, slope[PIECE];
+/* `count` <= `size` <= PIECE floats, through buffers of its own: out may be x or dy, which would keep the compiler from
+   vector code. */
+MODULE_INLINE void map_piece(int type, int fused, int size, int64_t count, const float *x, const float *dy, int add,
+                             float *out) {
+  float value[PIECE], slope[PIECE];
+  for (int i = 0; i < size && count < size; i++) value[i] = 0;
   memcpy(value, x, (size_t)count * sizeof(float));
   if (!dy) {
-    for (int i = 0; i < PIECE; i++) {
+    for (int i = 0; i < size; i++) {
       float unused;
       value[i] = evaluate(type, fused, value[i], &unused);
     }
     memcpy(out, value, (size_t)count * sizeof(float));
     return;
   }
-  for (int i = 0; i < PIECE; i++) evaluate(type, fused, value[i], &slope[i]);
+  for (int i = 0; i < size; i++) evaluate(type, fused, value[i], &slope[i]);
   for (int64_t i = 0; i < count; i++) value[i] = dy[i] * slope[i];
   for (int64_t i = 0; i < count && add; i++) value[i] += out[i];
   memcpy(out, value, (size_t)count * sizeof(float));
@@ -112,8 +114,10 @@ MODULE_INLINE void map_piece(int type, int fused, int64_t count, const float *x,
 
 MODULE_INLINE void map(int type, int fused, int64_t n, const float *x, const float *dy, int add, float *out) {
   int64_t i = 0;
-  for (; i + PIECE <= n; i += PIECE) map_piece(type, fused, PIECE, x + i, dy ? dy + i : NULL, add, out + i);
-  if (i < n) map_piece(type, fused, n - i, x + i, dy ? dy + i : NULL, add, out + i);
+  for (; i + PIECE <= n; i += PIECE) map_piece(type, fused, PIECE, PIECE, x + i, dy ? dy + i : NULL, add, out + i);
+  for (; i + HALF <= n; i += HALF) map_piece(type, fused, HALF, HALF, x + i, dy ? dy + i : NULL, add, out + i);
+  for (; i < n; i += SMALL)
+    map_piece(type, fused, SMALL, module_min(SMALL, n - i), x + i, dy ? dy + i : NULL, add, out + i);
 }
 
 /* The function that an epilogue calls, in a version for each kind of processor. */
