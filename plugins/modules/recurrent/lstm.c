@@ -7,7 +7,8 @@
  *   c_t = f c_{t-1} + i g,   h_t = o tanh(c_t)
  *
  * Shapes: x (N, L, C); weight_ih_l0 (4H, C), weight_hh_l0 (4H, H), bias_ih_l0 and bias_hh_l0 (4H); y (N, L, H), or with
- * output=last the last h, (N, H). Cost: 8 N L H (C + H) operations, twice that backward; see recurrent.c.
+ * output=last the last h, (N, H). Cost: 8 N L H (C + H) operations, twice that backward; see recurrent.c,
+ * and norm.c for what batch_norm_steps adds.
  */
 #include "recurrent.h"
 
