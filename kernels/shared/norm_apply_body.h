@@ -90,7 +90,7 @@ VEC_INLINE void apply_row(apply_kind kind, int rows, const application *k, int64
   if (c < end) apply_vector(kind, rows, 1, (int)(end - c), k, row, apart, c);
 }
 
-VEC_INLINE void apply_rows(apply_kind kind, int64_t rows, int64_t channels, const application *from) {
+VEC_INLINE void apply_rows_of(apply_kind kind, int64_t rows, int64_t channels, const application *from) {
   application k = *from; /* a copy that nothing points at: its fields stay in registers */
   k.stream = k.stream && apply_can_stream(k.y, k.y_ld);
   k.stream_add = k.stream_add && apply_can_stream(k.d_add, k.d_add_ld);
@@ -108,8 +108,28 @@ VEC_INLINE void apply_rows(apply_kind kind, int64_t rows, int64_t channels, cons
   if (past) vf_stream_end();
 }
 
+/* A function for each kind, as in norm_reduce_body.h. */
+#define APPLY_ROWS_OF(name, kind)                                                                        \
+  static __attribute__((noinline)) void name(int64_t rows, int64_t channels, const application *k) {     \
+    apply_rows_of(kind, rows, channels, k);                                                              \
+  }
+APPLY_ROWS_OF(apply_rows_normalize, APPLY_NORMALIZE)
+APPLY_ROWS_OF(apply_rows_normalize_add, APPLY_NORMALIZE_ADD)
+APPLY_ROWS_OF(apply_rows_backward, APPLY_BACKWARD)
+APPLY_ROWS_OF(apply_rows_backward_z, APPLY_BACKWARD_Z)
+APPLY_ROWS_OF(apply_rows_backward_l, APPLY_BACKWARD_L)
+APPLY_ROWS_OF(apply_rows_backward_y, APPLY_BACKWARD_Y)
+
+static void apply_rows(apply_kind kind, int64_t rows, int64_t channels, const application *k) {
+  static void (*const of[])(int64_t, int64_t, const application *) = {
+      [APPLY_NORMALIZE] = apply_rows_normalize,   [APPLY_NORMALIZE_ADD] = apply_rows_normalize_add,
+      [APPLY_BACKWARD] = apply_rows_backward,     [APPLY_BACKWARD_Z] = apply_rows_backward_z,
+      [APPLY_BACKWARD_L] = apply_rows_backward_l, [APPLY_BACKWARD_Y] = apply_rows_backward_y};
+  of[kind](rows, channels, k);
+}
+
 /* A dense matrix as virtual rows, then the rows left over. */
-VEC_INLINE void apply_dense(apply_kind kind, int64_t rows, int64_t channels, int64_t period, const application *k) {
+static void apply_dense(apply_kind kind, int64_t rows, int64_t channels, int64_t period, const application *k) {
   float constants[6][NORM_MAX_PERIOD];
   const int64_t factor = period / channels, virtual_rows = rows / factor, done = virtual_rows * factor;
   const float *const from[6] = {k->mean, k->scale, k->offset, k->a, k->b, k->d};
@@ -132,7 +152,7 @@ VEC_INLINE void apply_dense(apply_kind kind, int64_t rows, int64_t channels, int
   apply_rows(kind, rows - done, channels, &rest);
 }
 
-VEC_INLINE void apply(apply_kind kind, int64_t rows, int64_t channels, const application *k) {
+static void apply(apply_kind kind, int64_t rows, int64_t channels, const application *k) {
   const int dense = k->x_ld == channels && (!k->y || k->y_ld == channels) && (!k->other || k->other_ld == channels) &&
                     (!k->out || k->out_ld == channels) && (!k->d_add || k->d_add_ld == channels);
   const int64_t period = dense ? norm_period(rows, channels) : 0;

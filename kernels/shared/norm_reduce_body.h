@@ -181,7 +181,7 @@ VEC_INLINE void reduce_columns(reduce_kind kind, const reduction *r, int64_t row
 }
 
 /* Overwrites first and second with the sums over all rows. Few channels are read linearly as they are. */
-VEC_INLINE void reduce_rows(reduce_kind kind, int64_t rows, int64_t channels, const reduction *r) {
+VEC_INLINE void reduce_rows_of(reduce_kind kind, int64_t rows, int64_t channels, const reduction *r) {
   const int band = reduces_backward(kind) ? NORM_BAND_TWO : NORM_BAND;
   for (int64_t c = 0; c < channels; c++) {
     r->first[c] = 0.0f;
@@ -204,6 +204,26 @@ VEC_INLINE void reduce_rows(reduce_kind kind, int64_t rows, int64_t channels, co
   }
 }
 
+/* A function for each kind, which is called three times: inlined they would be a twentieth of the library. */
+#define REDUCE_ROWS(name, kind)                                                                          \
+  static __attribute__((noinline)) void name(int64_t rows, int64_t channels, const reduction *r) {       \
+    reduce_rows_of(kind, rows, channels, r);                                                             \
+  }
+REDUCE_ROWS(reduce_rows_moments, REDUCE_MOMENTS)
+REDUCE_ROWS(reduce_rows_backward, REDUCE_BACKWARD)
+REDUCE_ROWS(reduce_rows_backward_z, REDUCE_BACKWARD_Z)
+REDUCE_ROWS(reduce_rows_backward_l, REDUCE_BACKWARD_L)
+REDUCE_ROWS(reduce_rows_backward_y, REDUCE_BACKWARD_Y)
+REDUCE_ROWS(reduce_rows_sum, REDUCE_SUM)
+
+static void reduce_rows(reduce_kind kind, int64_t rows, int64_t channels, const reduction *r) {
+  static void (*const of[])(int64_t, int64_t, const reduction *) = {
+      [REDUCE_MOMENTS] = reduce_rows_moments,       [REDUCE_BACKWARD] = reduce_rows_backward,
+      [REDUCE_BACKWARD_Z] = reduce_rows_backward_z, [REDUCE_BACKWARD_L] = reduce_rows_backward_l,
+      [REDUCE_BACKWARD_Y] = reduce_rows_backward_y, [REDUCE_SUM] = reduce_rows_sum};
+  of[kind](rows, channels, r);
+}
+
 /* Adds the virtual row's channels to sum. The period is channels * 2^k: halves are added until one row is left. */
 VEC_INLINE void reduce_fold(int64_t period, int64_t channels, float *virtual_sum, float *sum) {
   for (int64_t half = period / 2; half >= channels; half /= 2)
@@ -212,7 +232,7 @@ VEC_INLINE void reduce_fold(int64_t period, int64_t channels, float *virtual_sum
 }
 
 /* A dense matrix as virtual rows of a whole number of vectors: the rows left over first, then the others folded in. */
-VEC_INLINE void reduce_dense(reduce_kind kind, int64_t rows, int64_t channels, int64_t period, const reduction *r) {
+static void reduce_dense(reduce_kind kind, int64_t rows, int64_t channels, int64_t period, const reduction *r) {
   float shift[NORM_MAX_PERIOD], scale[NORM_MAX_PERIOD], offset[NORM_MAX_PERIOD];
   float first[NORM_MAX_PERIOD], second[NORM_MAX_PERIOD];
   const int64_t factor = period / channels, virtual_rows = rows / factor, done = virtual_rows * factor;
@@ -239,7 +259,7 @@ VEC_INLINE void reduce_dense(reduce_kind kind, int64_t rows, int64_t channels, i
   if (kind != REDUCE_SUM) reduce_fold(period, channels, second, r->second);
 }
 
-VEC_INLINE void reduce(reduce_kind kind, int64_t rows, int64_t channels, const reduction *r) {
+static void reduce(reduce_kind kind, int64_t rows, int64_t channels, const reduction *r) {
   const int dense = r->x_ld == channels && (!reduces_backward(kind) || r->dy_ld == channels) &&
                     (kind != REDUCE_BACKWARD_Y || r->y_ld == channels);
   const int64_t period = dense ? norm_period(rows, channels) : 0;
