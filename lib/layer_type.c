@@ -25,11 +25,14 @@ static bool read_type(const char *text, layer_type *t) {
   const char *at = strrchr(text, '@'), *dot = strchr(text, '.');
   *t = (layer_type){.version = 0};
   if (!at) return (size_t)snprintf(t->layer, NAME, "%s", text) < NAME;
-  if (!dot || dot == text || dot + 1 >= at || at - text >= NAME || !at[1] || strlen(at) > 10) return false;
+  if (!dot || dot == text || dot + 1 >= at || at - text >= NAME || !at[1] || strlen(at) > 11) return false;
+  uint64_t version = 0;
   for (const char *p = at + 1; *p; p++) {
     if (*p < '0' || *p > '9') return false;
-    t->version = t->version * 10 + (uint32_t)(*p - '0');
+    version = version * 10 + (uint64_t)(*p - '0');
   }
+  if (version > UINT32_MAX) return false;
+  t->version = (uint32_t)version;
   memcpy(t->vendor, text, (size_t)(dot - text));
   memcpy(t->layer, dot + 1, (size_t)(at - dot - 1));
   return true;
@@ -64,8 +67,10 @@ lamina_status lamina_layer_type_hold(lamina_context *context, const char *type, 
 }
 
 void lamina_layer_type_write(const lamina_layer *layer, const lamina_module *module, char *text, size_t bytes) {
-  if (!module || (layer->flags & LAMINA_LAYER_OVERRIDE))
-    snprintf(text, bytes, "%s", layer->name);
-  else
-    snprintf(text, bytes, "%.*s.%s@%u", vendor_length(module), vendor_of(module), layer->name, layer->version);
+  layer_type t;
+  int length = -1;
+  if (module && !(layer->flags & LAMINA_LAYER_OVERRIDE))
+    length = snprintf(text, bytes, "%.*s.%s@%u", vendor_length(module), vendor_of(module), layer->name, layer->version);
+  /* what could not be read again (an id without a vendor, too long a name) goes without */
+  if (length < 0 || (size_t)length >= bytes || !read_type(text, &t)) snprintf(text, bytes, "%s", layer->name);
 }

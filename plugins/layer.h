@@ -48,6 +48,12 @@ static inline int layer_accumulates(const lamina_node *node, int index) {
   return (node->accumulate_inputs >> index) & 1;
 }
 
+/* Whether a result of so many bytes is written past the caches, which it would only pass through, driving out what is
+   read. Small ones are not, also where a machine does not tell how large its L3 is. */
+static inline int layer_streams(const lamina_host *host, double bytes) {
+  return bytes > (double)layer_max((int64_t)host->cpu->l3 / 4, 4 << 20);
+}
+
 /* An elementwise pass over up to three matrices of one shape. `body` is called with n neighbouring elements of each
    and the number of the first, counted without padding. */
 #define LAYER_PASS_OPERANDS 3

@@ -86,7 +86,7 @@ static void gather(const lamina_node *node, const lamina_kernels *kernels, const
                     .accumulate = layer_accumulates(node, 0)};
   const int64_t rows = win->images * win->h, floats = rows * win->w * win->channels;
   /* Results that would drive out of the caches what is read are written past them, as batch norm's are. */
-  job.stream = !job.accumulate && (double)floats * sizeof(float) > (double)node->host->cpu->l3 / 4;
+  job.stream = !job.accumulate && layer_streams(node->host, (double)floats * sizeof(float));
   job.rows_per_task = layer_max(1, LAYER_TASK_FLOATS / (win->w * win->channels));
   layer_parallel(node->host, layer_ceil_div(rows, job.rows_per_task), floats, gather_task, &job);
 }

@@ -20,7 +20,8 @@ includes() {
 libc='assert.h ctype.h errno.h fenv.h float.h inttypes.h limits.h math.h stdalign.h stdarg.h stdatomic.h stdbool.h stddef.h stdint.h
   stdio.h stdlib.h string.h'
 posix='dirent.h dlfcn.h elf.h fcntl.h fnmatch.h grp.h langinfo.h locale.h malloc.h poll.h pthread.h pwd.h sched.h signal.h strings.h sys/auxv.h sys/ioctl.h
-  sys/mman.h sys/resource.h sys/stat.h sys/time.h sys/types.h sys/utsname.h sys/wait.h termios.h time.h unistd.h'
+  sys/mman.h sys/resource.h sys/stat.h sys/time.h sys/types.h sys/utsname.h sys/wait.h sys/xattr.h termios.h time.h
+  unistd.h'
 
 # arrows FOLDER HEADER...: the folder includes nothing but its own headers, the C library's and those named.
 arrows() {

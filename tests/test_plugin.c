@@ -5,11 +5,13 @@
 #include "plugin/loader.h"
 
 #include <elf.h>
+#include <errno.h>
 #include <fenv.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 static char modules[4096];
@@ -201,6 +203,25 @@ START_TEST(truncated_and_foreign_files_are_refused) {
 }
 END_TEST
 
+/* user::rw- user:4242:rw- group::r-- mask::rw- other::r--, as the kernel keeps it: version 2, then tag, rights and id. The
+   mode shows the mask where the group's rights would be. */
+static const unsigned char access_list[] = {2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 6, 0, 146, 16, 0, 0, 4, 0,
+                                            4, 0, 255, 255, 255, 255, 16, 0, 6, 0, 255, 255, 255, 255, 32, 0, 4, 0, 255, 255, 255, 255};
+
+START_TEST(an_access_list_is_refused) {
+  char *file = strdup(take("probe"));
+  if (setxattr(file, "system.posix_acl_access", access_list, sizeof access_list, 0)) {
+    ck_assert_int_eq(errno, ENOTSUP); /* this file system keeps none */
+  } else {
+    io_expect_failure(lamina_context_load_plugin(context, file), LAMINA_UNSUPPORTED, "probe.so", "access control list");
+    ck_assert_int_eq(removexattr(file, "system.posix_acl_access"), 0);
+  }
+  chmod(file, 0644);
+  ck_assert_int_eq(lamina_context_load_plugin(context, file), LAMINA_OK);
+  free(file);
+}
+END_TEST
+
 START_TEST(what_others_could_have_written_is_refused) {
   char *file = strdup(take("probe")), *link = strdup(io_path("link.so"));
   char folder[4096];
@@ -363,7 +384,9 @@ START_TEST(a_model_names_vendor_layer_and_version) {
   io_expect_failure(load_as(text, "test.probe", "best.probe"), LAMINA_NOT_FOUND, "needs best.probe@7", "/probe.so");
   io_expect_failure(load_as(text, "test.probe@7", "lamina.rel9@1"), LAMINA_NOT_FOUND, "'rel9'", "no layer");
   io_expect_ok(load_as(text, "test.probe@7\"", "lamina.relu@1\""));
-  const char *const bad[] = {"test.probe@", "test.probe@x", "probe@7", ".probe@7", "test.@7", "test.probe@-1", "test.probe@99999999999"};
+  io_expect_failure(load_as(text, "probe@7", "probe@4294967295"), LAMINA_UNSUPPORTED, "probe@4294967295", "version 7");
+  const char *const bad[] = {"test.probe@4294967296", "test.probe@", "test.probe@x", "probe@7", ".probe@7", "test.@7",
+                             "test.probe@-1", "test.probe@99999999999"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
     io_expect_failure(load_as(text, "test.probe@7", bad[i]), LAMINA_INVALID_ARGUMENT, "VENDOR.LAYER@VERSION", bad[i]);
   io_expect_ok(lamina_context_unload_plugin(context, "test.probe"));
@@ -422,6 +445,7 @@ int main(void) {
   tcase_add_test(cases, a_manifest_that_lies_is_refused);
   tcase_add_test(cases, files_that_are_no_plugins_are_refused);
   tcase_add_test(cases, truncated_and_foreign_files_are_refused);
+  tcase_add_test(cases, an_access_list_is_refused);
   tcase_add_test(cases, what_others_could_have_written_is_refused);
   tcase_add_test(cases, the_file_that_was_checked_is_the_one_that_is_loaded);
   tcase_add_test(cases, contexts_do_not_mix_up_files);

@@ -44,9 +44,13 @@ accounts "$me" 'dev:x:0:dev,eve\n'
 refused 'the group has another member'
 accounts "${me}eve:x:1001:0::/:/bin/sh\n" 'dev:x:0:\n'
 refused 'it is the group of another account too'
+accounts "$me" 'dev:x:0:\nbuilders:x:0:eve\n'
+refused 'the group has a second name, with another member'
+accounts 'other:x:1000:1000::/:/bin/sh\n' 'dev:x:0:\n'
+refused 'the user is not among the accounts'
 accounts 'dev:x:0:7::/:/bin/sh\n' 'dev:x:0:\n'
 refused "it is not the user's own group"
 accounts "$me" 'dev:x:0:\n'
 chmod 777 "$work/checkout"
 ! load && grep -q 'writable by others' "$work/out" || { echo 'FAILED: everybody may write'; exit 1; }
-echo 'loaded where the group is private, refused in 5 other cases'
+echo 'loaded where the group is private, refused in 7 other cases'

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const option options[] = {{NULL, NULL, OPTION_FLAG, 0, 0, 0, NULL, NULL}};
 
@@ -54,7 +55,9 @@ static int run_command(const command *self, int argc, char **argv) {
   session s = {0};
   int status = options_parse(self, argc, argv, &set, &line);
   if (status != OPTIONS_RUN) return status;
-  char *path = realpath(line.argument[0], NULL); /* a file here, as for check and bench; else a name to search for */
+  struct stat info; /* a file here, as for check and bench; else a name to search for */
+  const bool here = stat(line.argument[0], &info) == 0 && S_ISREG(info.st_mode);
+  char *path = here ? realpath(line.argument[0], NULL) : NULL;
   status = session_open(&s, self, &set);
   if (!status) status = run(&s, path ? path : line.argument[0]);
   session_close(&s);

@@ -60,7 +60,7 @@ static inline int64_t batch_norm_merge_channels(const batch_norm_split *split) {
 static inline int batch_norm_streams(const lamina_node *node, const batch_norm_split *split, const float *to,
                                      const float *in, const float *other) {
   const double bytes = (double)split->rows * (double)split->channels * sizeof(float);
-  return bytes > (double)node->host->cpu->l3 / 4 && to != in && to != other;
+  return layer_streams(node->host, bytes) && to != in && to != other;
 }
 
 lamina_status batch_norm_forward(const lamina_node *node);

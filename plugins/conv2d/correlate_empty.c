@@ -16,7 +16,7 @@ int lamina_conv_phase_empty(const correlation *c, const conv_axis *h, const conv
 void lamina_conv_fill_empty(const correlation *c, const conv_region *r) {
   const conv_shape *s = c->shape;
   const double bytes = (double)(s->images * s->h.in * s->w.in) * (double)(s->groups * c->out) * sizeof(float);
-  const int stream = bytes > (double)s->host->cpu->l3 / 4;
+  const int stream = layer_streams(s->host, bytes);
   for (int64_t phase = 0; phase < c->phases_h * c->phases_w; phase++) {
     const conv_axis h = lamina_conv_axis(&s->h, c->backward, phase / c->phases_w);
     const conv_axis w = lamina_conv_axis(&s->w, c->backward, phase % c->phases_w);

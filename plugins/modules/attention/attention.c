@@ -82,6 +82,8 @@ static lamina_status describe(const lamina_node *node, attention *a) {
   for (int i = 0; i < 3; i++) a->ld[i] = module_rows(&node->inputs[i]).ld;
   const int train = node->mode == LAMINA_TRAIN;
   const lamina_host *h = node->host;
+  if (h->vector->size < offsetof(lamina_vector, softmax_unscaled) + sizeof h->vector->softmax_unscaled)
+    return h->fail(h, LAMINA_UNSUPPORTED, "it needs a newer Lamina: this one has no softmax without division");
   const int64_t sizes[4][2] = {{a->depth, a->keys}, {a->keys, a->width}, {a->keys, a->depth}, {a->width, a->keys}};
   for (int i = 0; i < (train ? 4 : 2); i++) {
     const size_t bytes = h->gemm_packed_bytes(h, sizes[i][0], sizes[i][1]);
@@ -180,7 +182,7 @@ static void probabilities(const attention *a, const head *h, int64_t first, int6
 
 MODULE_INLINE void divide_rows(int64_t rows, int64_t width, const float *sums, float *y, int64_t ld) {
   for (int64_t r = 0; r < rows; r++) {
-    const float scale = 1.0f / sums[r];
+    const float scale = sums[r] > 0 ? 1.0f / sums[r] : sums[r]; /* nothing to attend to is 0, NaN stays */
     for (int64_t c = 0; c < width; c++) y[r * ld + c] *= scale;
   }
 }

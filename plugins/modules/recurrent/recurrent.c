@@ -121,6 +121,9 @@ lamina_status recurrent_plan(const lamina_node *node, lamina_cost *cost, const r
   if (status) return status;
   const size_t most = most_product(&r);
   if (most > SIZE_MAX / 64) return node->host->fail(node->host, LAMINA_SHAPE_MISMATCH, "its products are too large");
+  if (r.norm && node->mode == LAMINA_TRAIN && !node->frozen_states && r.samples == 1)
+    return node->host->fail(node->host, LAMINA_SHAPE_MISMATCH,
+                            "batch_norm_steps: training expects more than 1 sample for the statistics of a step");
   const double rows = (double)r.samples * (double)r.times, weights = (double)r.gates * (double)(r.in + r.size);
   cost->packed = r.packed;
   cost->saved = node->mode == LAMINA_TRAIN ? r.saved : 0;
