@@ -3,10 +3,11 @@
  * @file depthwise_scatter.h
  * A part of depthwise_body.h, which includes it: the gradient of x where both strides are 2, for kernels 3 or 5 wide.
  *
- * A strip is up to 2 * DW_SCATTER_WIDTH neighbouring outputs of one row, for one vector of channels, which are summed in
- * registers: each vector of the gradient of y goes to all of them that it reaches, as many as a row of the kernel is wide.
- * By phases, each with the taps that hit it, a vector would be loaded for every product. Outputs are four times as many as
- * inputs, and what they take is to write them: so a strip walks through all channels, and memory is written in order.
+ * A strip is up to 2 * DW_SCATTER_WIDTH neighbouring outputs of one row, for one vector of channels, which are summed
+ * in registers: each vector of the gradient of y goes to all of them that it reaches, as many as a row of the kernel is
+ * wide. By phases, each with the taps that hit it, a vector would be loaded for every product. Outputs are four times
+ * as many as inputs, and what they take is to write them: so a strip walks through all channels, and memory is written
+ * in order.
  */
 #ifndef LAMINA_SHARED_DEPTHWISE_SCATTER_H
 #define LAMINA_SHARED_DEPTHWISE_SCATTER_H
@@ -16,7 +17,8 @@ enum { DW_SCATTER_WIDTH = VF_REGISTERS >= 32 ? 7 : 4, DW_SCATTER_OUTPUTS = 2 * D
 
 /* A row of a strip. Columns of x are counted from the first that reaches one of its outputs, and may be outside. */
 typedef struct depthwise_scatter_strip {
-  const float *x, *weights; /* of the first row of x that reaches the row, in the strip's first column, and of its taps */
+  const float *x,
+      *weights; /* of the first row of x that reaches the row, in the strip's first column, and of its taps */
   ptrdiff_t x_row, x_pixel; /* x_row: to the next one, upwards */
   int rows, first, last;    /* rows of x; columns of x that are inside */
   const float *add;         /* or NULL */
@@ -130,7 +132,8 @@ static void depthwise_backward_data(const lamina_depthwise *d, int64_t row0, int
   static depthwise_scatter_kind *const kinds[2][2][3] = {
       {DEPTHWISE_SCATTER_NAMES(3, 0), DEPTHWISE_SCATTER_NAMES(3, 1)},
       {DEPTHWISE_SCATTER_NAMES(5, 0), DEPTHWISE_SCATTER_NAMES(5, 1)}};
-  depthwise_scatter_strip s = {.x_row = d->x_row, .x_pixel = d->x_pixel, .add_pixel = d->add_pixel, .y_pixel = d->y_pixel};
+  depthwise_scatter_strip s = {
+      .x_row = d->x_row, .x_pixel = d->x_pixel, .add_pixel = d->add_pixel, .y_pixel = d->y_pixel};
   for (int64_t row = row0; row < row1; row++) {
     depthwise_scatter_rows(d, row, &s);
     for (int64_t q = 0; q < d->columns; q += DW_SCATTER_OUTPUTS) {
