@@ -350,6 +350,13 @@ typedef struct lamina_depthwise_kernels {
      which winograd_weights transforms those of forward. Tiles begin at row0. */
   void (*winograd)(const lamina_depthwise *d, int64_t row0, int64_t row1);
   void (*winograd_weights)(int64_t group, const float *taps, float *u); /* of one block */
+  int (*scatters)(const lamina_depthwise *d); /* whether backward_data can do this, from h and w */
+  /* The gradient of the input, groups of one channel. x is the gradient of the output; in h and w `in` is its size, the rest
+     as in forward. Rows row0 .. row1 of y, of `columns` each, the gradient:
+       y(r, q, c) = sum over i, j and those o, p with o * stride + first + i * step = r, and likewise p, of
+                    x(o, p, c) * w(i, j, c) (+ add(r, q, c))
+     group, far, bias, lo and hi are not read. */
+  void (*backward_data)(const lamina_depthwise *d, int64_t row0, int64_t row1);
 } lamina_depthwise_kernels;
 
 /*

@@ -234,6 +234,61 @@ START_TEST(depthwise_keeps_nan_where_it_belongs) {
 }
 END_TEST
 
+/* The gradient of the input in double and, in *size, of the magnitudes. */
+static double input_reference(const lamina_depthwise *d, int64_t row, int64_t column, int64_t c, double *size) {
+  const int64_t taps = d->h.taps * d->w.taps;
+  double sum = 0;
+  *size = 0;
+  for (int64_t o = 0; o < d->h.in; o++)
+    for (int64_t p = 0; p < d->w.in; p++)
+      for (int64_t t = 0; t < taps; t++) {
+        if (o * d->h.stride + d->h.first + t / d->w.taps * d->h.step != row) continue;
+        if (p * d->w.stride + d->w.first + t % d->w.taps * d->w.step != column) continue;
+        const double product = (double)d->x[o * d->x_row + p * d->x_pixel + c] *
+                               (double)d->weights[(c / 16 * taps + t) * 16 + c % 16];
+        sum += product;
+        *size += fabs(product);
+      }
+  return sum;
+}
+
+/* The forward case, whose y is the gradient here, of any size beside x's. */
+static void check_input(const lamina_kernels *kernels, const depthwise_case *k, int number) {
+  const lamina_depthwise *d = &k->d;
+  matrix before = matrix_copy(&k->y, GUARD_END);
+  kernels->depthwise->backward_data(d, k->row0, k->row1);
+  for (int64_t row = 0; row < k->rows; row++)
+    for (int64_t column = 0; column < d->columns; column++)
+      for (int64_t c = 0; c < d->channels; c += c % 3 + 1) {
+        const int64_t at = (row * d->columns + column) * k->y.ld + c;
+        double size = 0, want = (double)before.data[at];
+        if (row >= k->row0 && row < k->row1) {
+          const double add = d->add == d->y ? want : (double)k->add.data[at];
+          want = input_reference(d, row, column, c, &size);
+          if (d->add) want += add, size += fabs(add);
+        }
+        assert_close(d->y[at], want, (double)(d->h.taps * d->w.taps + 2) * ROUNDING * size,
+                     "gradient of x, case %d, %lldx%lld taps, row %lld, column %lld, channel %lld of %lld", number,
+                     (long long)d->h.taps, (long long)d->w.taps, (long long)row, (long long)column, (long long)c,
+                     (long long)d->channels);
+      }
+  matrix_free(&before, "a copy");
+}
+
+START_TEST(depthwise_input_gradients_equal_double) {
+  test_random r = test_random_for("depthwise input");
+  for (int i = 0, done = 0; done < 120 && i < 20000; i++) {
+    depthwise_case k;
+    depthwise_new(kernel_tables[_i], &k, &r, i % 2 ? GUARD_START : GUARD_END);
+    if (k.d.group == 1 && k.d.h.in < 16 && kernel_tables[_i]->depthwise->scatters(&k.d)) {
+      check_input(kernel_tables[_i], &k, i);
+      done++;
+    }
+    depthwise_free(&k);
+  }
+}
+END_TEST
+
 /* The gradient of one weight in double and, in *size, of the magnitudes; *terms counts them. */
 static double weight_reference(const lamina_depthwise_weights *d, int64_t row0, int64_t row1, int64_t tap, int64_t c,
                                double *size, int64_t *terms) {
@@ -330,6 +385,7 @@ void add_depthwise_tests(TCase *tcase) {
   tcase_add_loop_test(tcase, groups_by_winograd_equal_double, 0, kernel_table_count);
   tcase_add_loop_test(tcase, depthwise_equals_double_where_x_and_y_share_cache_sets, 0, kernel_table_count);
   tcase_add_loop_test(tcase, depthwise_keeps_nan_where_it_belongs, 0, kernel_table_count);
+  tcase_add_loop_test(tcase, depthwise_input_gradients_equal_double, 0, kernel_table_count);
   tcase_add_loop_test(tcase, depthwise_weights_of_every_kind_equal_double, 0, kernel_table_count);
   tcase_add_loop_test(tcase, depthwise_weights_keep_nan_where_it_belongs, 0, kernel_table_count);
 }

@@ -137,6 +137,38 @@ static void winograd_weights(int64_t group, const float *taps, float *u) {
                tile_g[i][2] * taps[6 * LAMINA_DEPTHWISE_BLOCK + t];
 }
 
+static int scatters(const lamina_depthwise *d) {
+  (void)d;
+  return 1;
+}
+
+/* The row or column of x from which tap i reaches `at`, or -1. */
+static int64_t source(const lamina_depthwise_axis *axis, int64_t at, int64_t i) {
+  const int64_t from = at - axis->first - i * axis->step;
+  return from >= 0 && from % axis->stride == 0 && from / axis->stride < axis->in ? from / axis->stride : -1;
+}
+
+static float input_gradient(const lamina_depthwise *d, int64_t row, int64_t column, int64_t c) {
+  const int64_t taps = d->h.taps * d->w.taps;
+  const float *w = d->weights + c / LAMINA_DEPTHWISE_BLOCK * taps * LAMINA_DEPTHWISE_BLOCK + c % LAMINA_DEPTHWISE_BLOCK;
+  float sum = 0.0f;
+  for (int64_t t = 0; t < taps; t++) {
+    const int64_t o = source(&d->h, row, t / d->w.taps), p = source(&d->w, column, t % d->w.taps);
+    if (o >= 0 && p >= 0) sum += d->x[o * d->x_row + p * d->x_pixel + c] * w[t * LAMINA_DEPTHWISE_BLOCK];
+  }
+  return sum;
+}
+
+static void backward_data(const lamina_depthwise *d, int64_t row0, int64_t row1) {
+  for (int64_t row = row0; row < row1; row++)
+    for (int64_t column = 0; column < d->columns; column++)
+      for (int64_t c = 0; c < d->channels; c++) {
+        const float sum = input_gradient(d, row, column, c);
+        const float add = d->add ? d->add[row * d->add_row + column * d->add_pixel + c] : 0.0f;
+        d->y[row * d->y_row + column * d->y_pixel + c] = sum + add;
+      }
+}
+
 const lamina_depthwise_kernels lamina_generic_depthwise = {
     .forward = forward,
     .grouped = grouped,
@@ -144,4 +176,6 @@ const lamina_depthwise_kernels lamina_generic_depthwise = {
     .backward_weights = backward_weights,
     .winograd = winograd,
     .winograd_weights = winograd_weights,
+    .scatters = scatters,
+    .backward_data = backward_data,
 };

@@ -13,4 +13,6 @@ const lamina_depthwise_kernels lamina_neon_depthwise = {
     .backward_weights = depthwise_backward_weights,
     .winograd = depthwise_winograd,
     .winograd_weights = depthwise_winograd_weights,
+    .scatters = depthwise_scatters,
+    .backward_data = depthwise_backward_data,
 };

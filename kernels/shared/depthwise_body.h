@@ -329,6 +329,7 @@ static void depthwise_next(const lamina_depthwise *d, int64_t c, int64_t q, int 
 
 #include "depthwise_groups.h"
 #include "depthwise_winograd.h"
+#include "depthwise_scatter.h"
 
 static void depthwise_strips(const lamina_depthwise *d, int64_t row0, int64_t row1, depthwise_queue *queue) {
   const depthwise_downs *downs = depthwise_choose(d);

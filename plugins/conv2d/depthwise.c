@@ -25,11 +25,22 @@ static int64_t taps_of(const conv_shape *s) { return s->h.kernel * s->w.kernel; 
 /* For each pair of channels. */
 static int64_t weights_of(const conv_shape *s) { return s->tiled ? LAMINA_DEPTHWISE_TILE_TAPS : taps_of(s); }
 
+/* Whether the gradient of x, which has several phases, is computed for all of them at once. */
+static int scatters(const conv_shape *s, const correlation *c) {
+  if (!c->backward || s->in > 1 || s->out > 1 || c->phases_h * c->phases_w == 1) return 0;
+  const conv_axis h = lamina_conv_axis(&s->h, 0, 0), w = lamina_conv_axis(&s->w, 0, 0);
+  const lamina_depthwise d = {.group = 1,
+                              .h = lamina_conv_depthwise_axis(&h, s->h.out),
+                              .w = lamina_conv_depthwise_axis(&w, s->w.out)};
+  return s->kernels->depthwise->scatters(&d);
+}
+
 /* A pass over one phase's grid; all of them together for the gradient of x. */
 typedef struct depthwise_job {
   correlation c;
   int64_t channels, channels_block, channel_blocks;
   int64_t rows, rows_block, row_blocks;
+  int scatter; /* the gradient of x without phases: rows are its own */
   int far; /* x and y are larger than the caches near a core */
   int64_t copy_floats; /* of a thread: rows of x with each channel repeated, or none */
   float *copies;
@@ -46,13 +57,14 @@ static int is_far(const conv_shape *s) {
 static depthwise_job cut_up(const conv_shape *s, const correlation *c) {
   depthwise_job j = {.c = *c, .channels = s->groups * s->out};
   const int64_t lines = layer_ceil_div(j.channels, BLOCK), grid_h = c->backward ? s->h.in : s->h.out;
-  j.rows = layer_ceil_div(grid_h, c->backward ? s->h.stride : 1);
+  j.scatter = scatters(s, c);
+  j.rows = layer_ceil_div(grid_h, c->backward && !j.scatter ? s->h.stride : 1);
   const double fmas = (double)(s->images * j.channels * taps_of(s) * s->in) * (double)(s->h.out * s->w.out);
   const double task = s->in > 1 ? GROUPED_TASK_FMAS : TASK_FMAS;
   const int64_t wanted = fmas >= MAX_TASKS * task ? MAX_TASKS : layer_max((int64_t)(fmas / task), 1);
   const int copies = s->in == 1 && s->out > 1 && !c->backward;
   j.far = is_far(s) && s->in > 1;
-  int64_t blocks = j.far ? 1 : layer_min(layer_ceil_div(wanted, s->images), lines);
+  int64_t blocks = j.far || j.scatter ? 1 : layer_min(layer_ceil_div(wanted, s->images), lines);
   j.channels_block = layer_ceil_div(lines, blocks) * BLOCK;
   if (copies) j.channels_block = layer_min(j.channels_block, COPY_CHANNELS);
   j.channel_blocks = layer_ceil_div(j.channels, j.channels_block);
@@ -129,7 +141,7 @@ void lamina_conv_depthwise_pack(const conv_shape *s) {
     s->kernels->depthwise->group_weights(s->in, lamina_conv_depthwise_floats(s), packed);
   if (!s->backward || !lamina_conv_depthwise_gradients(s)) return;
   memset(packed + s->backward, 0, (size_t)lamina_conv_depthwise_floats(s) * sizeof(float));
-  pack_pass(s, &backward, NULL, packed + s->backward);
+  pack_pass(s, scatters(s, &backward) ? &forward : &backward, NULL, packed + s->backward);
 }
 
 lamina_depthwise_axis lamina_conv_depthwise_axis(const conv_axis *axis, int64_t in) {
@@ -193,6 +205,22 @@ static void run_phase(const depthwise_job *j, const lamina_depthwise *whole, con
   (c->shape->tiled ? kernels->winograd : kernels->forward)(&d, row0, row1);
 }
 
+/* Rows row0 .. row1 of the gradient of x. */
+static void run_scatter(const depthwise_job *j, const lamina_depthwise *whole, int64_t row0, int64_t row1) {
+  const correlation *c = &j->c;
+  const conv_shape *s = c->shape;
+  const conv_axis h = lamina_conv_axis(&s->h, 0, 0), w = lamina_conv_axis(&s->w, 0, 0);
+  lamina_depthwise d = *whole;
+  d.columns = s->w.in;
+  d.h = lamina_conv_depthwise_axis(&h, s->h.out);
+  d.w = lamina_conv_depthwise_axis(&w, s->w.out);
+  d.y_row = c->y.row;
+  d.y_pixel = c->y.pixel;
+  d.add_row = c->add.row;
+  d.add_pixel = c->add.pixel;
+  s->kernels->depthwise->backward_data(&d, row0, row1);
+}
+
 static void run_task(void *arg, int64_t index, int thread) {
   const depthwise_job *j = arg;
   const correlation *c = &j->c;
@@ -225,6 +253,11 @@ static void run_task(void *arg, int64_t index, int thread) {
     d.x += c0;
   }
   d.weights = c->weights;
+  if (j->scatter) {
+    d.weights += c0 * taps_of(s);
+    run_scatter(j, &d, row0, row1);
+    return;
+  }
   for (int64_t i = 0; i < c->phases_h; i++)
     for (int64_t k = 0; k < c->phases_w; k++) {
       const conv_axis h = lamina_conv_axis(&s->h, c->backward, i), w = lamina_conv_axis(&s->w, c->backward, k);
