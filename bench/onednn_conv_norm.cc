@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* oneDNN's convolution, batch norm, (add,) ReLU, forward and backward: its fastest sequence of primitives. Each convolution
-   has the layout that it likes best; what must be reordered between them is not timed. */
+/* oneDNN's convolution, batch norm, (add,) ReLU, forward and backward: its fastest sequence of primitives. Each
+   convolution has the layout that it likes best; what must be reordered between them is not timed. */
 #include "onednn.h"
 
 #include <array>
@@ -22,7 +22,8 @@ public:
     src_ = {c.batch, s.c, s.h, s.w};
     dst_ = {c.batch, s.k, s.oh(), s.ow()};
     channels_ = {s.k};
-    weights_ = s.groups > 1 ? api::Dims{s.groups, s.k / s.groups, s.c / s.groups, s.kh, s.kw} : api::Dims{s.k, s.c, s.kh, s.kw};
+    weights_ = s.groups > 1 ? api::Dims{s.groups, s.k / s.groups, s.c / s.groups, s.kh, s.kw}
+                            : api::Dims{s.k, s.c, s.kh, s.kw};
     window_ = {{s.kh, s.kw}, {s.sh, s.sw}, {0, 0}, {s.ph, s.pw}, {s.ph, s.pw}};
     plain_weights_ = s.groups > 1 ? Tag::goihw : Tag::oihw;
     x_ = plain(src_, Tag::nhwc, data.x);
@@ -32,7 +33,9 @@ public:
     const dnnl::memory dz = norm_backward(norm);
     backward_weights(conv, dz);
     if (!s.takes_image()) backward_data(conv, dz);
-    for (size_t i = 1; i < 4; i++) result(gradients_[i - 1], i == 1 ? weights_ : channels_, i == 1 ? plain_weights_ : Tag::a);
+    result(d_weights_, weights_, plain_weights_);
+    result(d_scale_, channels_, Tag::a);
+    result(d_shift_, channels_, Tag::a);
     if (!s.takes_image()) result(dx_, src_, Tag::nhwc);
     if (has_add(c.pass)) result(d_add_, dst_, Tag::nhwc);
   }
@@ -63,8 +66,8 @@ private:
   Tag plain_weights_;
   std::vector<Part> parts_; ///< of each step
   api::Desc between_;       ///< layout of what batch norm reads and writes
-  dnnl::memory x_, w_, z_, y_, mean_, variance_, scale_, shift_, workspace_, dx_, d_add_;
-  dnnl::memory gradients_[3]; ///< of weights, scale, shift
+  dnnl::memory x_, w_, z_, y_, mean_, variance_, scale_, shift_, workspace_;
+  dnnl::memory d_weights_, d_scale_, d_shift_, dx_, d_add_;
 
   template <typename Primitive> void take(Part part, const typename Primitive::primitive_desc &pd, const Args &args) {
     step<Primitive>(pd, args);
@@ -78,7 +81,7 @@ private:
     return tagged(weights_, way == Oihw ? plain_weights_ : grouped ? Tag::hwigo : Tag::hwio);
   }
 
-  /* The descriptor with the chosen layout of the weights, or with oneDNN's own where it has but reference code for that. */
+  /* With the chosen layout of the weights, or with oneDNN's own where it has but reference code for the chosen one. */
   template <typename Make> auto choose(Part part, Make make) const -> decltype(make(any(weights_))) {
     const Weights way = ways_[part];
     if (way != Any) {
@@ -93,8 +96,8 @@ private:
 
   dnnl::convolution_forward::primitive_desc conv_forward() {
     const auto pd = choose(Forward, [&](const api::Desc &w) {
-      return api::conv_forward(engine_, dnnl::prop_kind::forward_training, activation(src_), w, api::Desc(), activation(dst_),
-                               window_, attributes());
+      return api::conv_forward(engine_, dnnl::prop_kind::forward_training, activation(src_), w, api::Desc(),
+                               activation(dst_), window_, attributes());
     });
     between_ = pd.dst_desc();
     z_ = empty(between_);
@@ -111,8 +114,8 @@ private:
   }
 
   dnnl::batch_normalization_forward::primitive_desc norm_forward() {
-    const auto pd = api::norm_forward(engine_, dnnl::prop_kind::forward_training, between_, static_cast<float>(kNormEps),
-                                      flags(), attributes());
+    const auto pd = api::norm_forward(engine_, dnnl::prop_kind::forward_training, between_,
+                                      static_cast<float>(kNormEps), flags(), attributes());
     mean_ = empty(pd.mean_desc());
     variance_ = empty(pd.variance_desc());
     scale_ = plain(channels_, Tag::a, data_.scale);
@@ -152,16 +155,16 @@ private:
     }
     const auto pd = api::norm_backward(engine_, between_, static_cast<float>(kNormEps), flags(), forward, attributes());
     const dnnl::memory dz = empty(between_);
-    gradients_[1] = empty(tagged(channels_, Tag::a));
-    gradients_[2] = empty(tagged(channels_, Tag::a));
+    d_scale_ = empty(tagged(channels_, Tag::a));
+    d_shift_ = empty(tagged(channels_, Tag::a));
     Args args = {{DNNL_ARG_SRC, z_},
                  {DNNL_ARG_MEAN, mean_},
                  {DNNL_ARG_VARIANCE, variance_},
                  {DNNL_ARG_SCALE, scale_},
                  {DNNL_ARG_DIFF_DST, dy},
                  {DNNL_ARG_DIFF_SRC, dz},
-                 {DNNL_ARG_DIFF_SCALE, gradients_[1]},
-                 {DNNL_ARG_DIFF_SHIFT, gradients_[2]}};
+                 {DNNL_ARG_DIFF_SCALE, d_scale_},
+                 {DNNL_ARG_DIFF_SHIFT, d_shift_}};
     if (api::kNormBackwardTakesShift) args.insert({DNNL_ARG_SHIFT, shift_});
     if (!has_add(case_.pass)) args.insert({DNNL_ARG_WORKSPACE, workspace_});
     take<dnnl::batch_normalization_backward>(Norm, pd, args);
@@ -181,12 +184,11 @@ private:
     const auto pd = choose(BackwardWeights, [&](const api::Desc &w) {
       return api::conv_backward_weights(engine_, activation(src_), w, activation(dst_), window_, forward, attributes());
     });
-    gradients_[0] = empty(pd.diff_weights_desc());
+    d_weights_ = empty(pd.diff_weights_desc());
     const dnnl::memory dy = reordered(dz, pd.diff_dst_desc());
-    take<dnnl::convolution_backward_weights>(BackwardWeights, pd,
-                                             {{DNNL_ARG_SRC, laid_out(x_, pd.src_desc())},
-                                              {DNNL_ARG_DIFF_DST, dy},
-                                              {DNNL_ARG_DIFF_WEIGHTS, gradients_[0]}});
+    take<dnnl::convolution_backward_weights>(
+        BackwardWeights, pd,
+        {{DNNL_ARG_SRC, laid_out(x_, pd.src_desc())}, {DNNL_ARG_DIFF_DST, dy}, {DNNL_ARG_DIFF_WEIGHTS, d_weights_}});
   }
 
   void backward_data(const dnnl::convolution_forward::primitive_desc &forward, const dnnl::memory &dz) {
@@ -195,10 +197,9 @@ private:
     });
     dx_ = empty(pd.diff_src_desc());
     const dnnl::memory dy = reordered(dz, pd.diff_dst_desc());
-    take<dnnl::convolution_backward_data>(BackwardData, pd,
-                                          {{DNNL_ARG_DIFF_DST, dy},
-                                           {DNNL_ARG_WEIGHTS, laid_out(w_, pd.weights_desc())},
-                                           {DNNL_ARG_DIFF_SRC, dx_}});
+    take<dnnl::convolution_backward_data>(
+        BackwardData, pd,
+        {{DNNL_ARG_DIFF_DST, dy}, {DNNL_ARG_WEIGHTS, laid_out(w_, pd.weights_desc())}, {DNNL_ARG_DIFF_SRC, dx_}});
   }
 };
 

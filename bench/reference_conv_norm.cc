@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Convolution, batch norm, (add,) ReLU in double precision, forward and backward. The statistics of a channel need all of
-   its pixels, and the gradient of an input needs all channels: so the convolution is computed in full, once for a case. */
+/* Convolution, batch norm, (add,) ReLU in double precision, forward and backward. The statistics of a channel need all
+   of its pixels, and the gradient of an input needs all channels: so the convolution is computed in full, once for a
+   case. */
 #include "reference.h"
 
 #include <cmath>
@@ -136,7 +137,8 @@ private:
 } // namespace
 
 std::vector<Point> conv_norm_points(const Case &c, const Data &d, const std::vector<float> &y) {
-  if (static_cast<int64_t>(y.size()) != d.dy.size()) return {[](int64_t) { return HUGE_VAL; }}; // no error is small then
+  if (static_cast<int64_t>(y.size()) != d.dy.size())
+    return {[](int64_t) { return HUGE_VAL; }}; // no error is small then
   const auto f = std::make_shared<ConvNorm>(c, d, y);
   std::vector<Point> points = {[f](int64_t i) { return f->forward(i); }, [f](int64_t i) { return f->d_weight(i); },
                                [f](int64_t k) { return f->d_scale(k); }, [f](int64_t k) { return f->d_shift(k); }};
