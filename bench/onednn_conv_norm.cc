@@ -66,7 +66,7 @@ private:
   Tag plain_weights_;
   std::vector<Part> parts_; ///< of each step
   api::Desc between_;       ///< layout of what batch norm reads and writes
-  dnnl::memory x_, w_, z_, y_, mean_, variance_, scale_, shift_, workspace_;
+  dnnl::memory x_, w_, z_, y_, mean_, variance_, scale_, shift_, workspace_, add_;
   dnnl::memory d_weights_, d_scale_, d_shift_, dx_, d_add_;
 
   template <typename Primitive> void take(Part part, const typename Primitive::primitive_desc &pd, const Args &args) {
@@ -139,7 +139,8 @@ private:
     dnnl::post_ops ops;
     api::append_relu(ops);
     attr.set_post_ops(ops);
-    const dnnl::memory add = flat(laid_out(plain(dst_, Tag::nhwc, data_.add), between_)), y = flat(y_);
+    add_ = laid_out(plain(dst_, Tag::nhwc, data_.add), between_);
+    const dnnl::memory add = flat(add_), y = flat(y_);
     take<dnnl::binary>(Norm, api::add(engine_, y.get_desc(), attr),
                        {{DNNL_ARG_SRC_0, y}, {DNNL_ARG_SRC_1, add}, {DNNL_ARG_DST, y}});
   }
