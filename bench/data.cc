@@ -49,6 +49,11 @@ Data make_data(const Case &c) {
     d.variance = uniform(s.c, 8, 0.2f, 0.5f);
     if (has_add(c.pass)) d.add = uniform(x, 9, -1, 1);
   }
+  if (is_conv_norm(c.pass)) {
+    d.scale = uniform(s.k, 5, 0.5f, 1.5f);
+    d.shift = uniform(s.k, 6, -0.5f, 0.5f);
+    if (has_add(c.pass)) d.add = uniform(y, 9, -1, 1);
+  }
   return d;
 }
 

@@ -37,6 +37,7 @@ struct Data {
   Array x, weight, bias, dy; ///< dy: gradient of the output
   Array add;                 ///< the other summand of passes with an add
   Array scale, shift, mean, variance;
+  mutable std::vector<double> conv; ///< the exact output of a convolution, kept by error_of() where it needs all of it
 };
 
 /** Random inputs of a case, the same for the same case. */

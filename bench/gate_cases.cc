@@ -70,8 +70,8 @@ const Suite &chosen_suite(const std::string &name) {
 
 /* The statistics of a batch need more than one value, whatever batch was asked for. */
 int64_t least_batch(Pass p, const Shape &s) {
-  const bool statistics = is_norm_forward(p) || is_norm_backward(p);
-  return p == Pass::NetTraining || (statistics && s.h * s.w == 1) ? 2 : 1;
+  const bool statistics = is_norm_forward(p) || is_norm_backward(p) || is_conv_norm(p);
+  return p == Pass::NetTraining || (statistics && s.oh() * s.ow() == 1) ? 2 : 1;
 }
 
 } // namespace

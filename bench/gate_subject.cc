@@ -64,10 +64,10 @@ static bool is_flat(const Shape &s) {
 
 static bool is_network(const Case &c) { return c.shape.kind == Kind::Net; }
 
-/* Whether one run is forward, then a timed backward. */
+/* Whether one run is forward, then a timed backward; of convolution and batch norm together the forward is timed too. */
 static bool times_backward(Pass p) {
   return p == Pass::BackwardData || p == Pass::BackwardWeights || p == Pass::LinearBackward || p == Pass::PoolBackward ||
-         is_norm_backward(p);
+         is_norm_backward(p) || is_conv_norm(p);
 }
 
 static bool is_training(Pass p) {
@@ -119,23 +119,28 @@ void Subject::add_layers() {
                    : api_.graph_input(graph_, "x", LAMINA_F32, 3, image));
   switch (s.kind) {
   case Kind::Conv:
-    add("conv2d", "y", "x", "out_channels=" + number(s.k) + window(s) + " groups=" + number(s.groups) +
+    add("conv2d", is_conv_norm(case_.pass) ? "conv" : "y", "x", "out_channels=" + number(s.k) + window(s) + " groups=" + number(s.groups) +
                                 (case_.pass == Pass::Forward ? " bias=true" : " bias=false"));
+    if (is_conv_norm(case_.pass)) add_norm("conv");
     break;
   case Kind::Linear: add("linear", "y", "x", "out_features=" + number(s.k)); break;
   case Kind::Optimizer: add("linear", "y", "x", "out_features=" + number(s.k) + " bias=false"); break;
-  case Kind::Norm:
-    if (has_add(case_.pass)) check(api_.graph_input(graph_, "skip", LAMINA_F32, 3, image));
-    add("batch_norm", has_relu(case_.pass) ? "norm" : "y", "x");
-    if (has_add(case_.pass)) add("add", "sum", "norm, skip");
-    if (has_relu(case_.pass)) add("relu", "y", has_add(case_.pass) ? "sum" : "norm");
-    break;
+  case Kind::Norm: add_norm("x"); break;
   case Kind::MaxPool: add("max_pool2d", "y", "x", window(s)); break;
   case Kind::AvgPool: add("avg_pool2d", "y", "x", window(s)); break;
   case Kind::GlobalPool: add("global_avg_pool", "y", "x"); break;
   case Kind::Softmax: add("softmax", "y", "x"); break;
   case Kind::Net: break;
   }
+}
+
+void Subject::add_norm(const char *from) {
+  const Shape &s = case_.shape;
+  const int64_t out[] = {s.oh(), s.ow(), s.k};
+  if (has_add(case_.pass)) check(api_.graph_input(graph_, "skip", LAMINA_F32, 3, out));
+  add("batch_norm", has_relu(case_.pass) ? "norm" : "y", from);
+  if (has_add(case_.pass)) add("add", "sum", "norm, skip");
+  if (has_relu(case_.pass)) add("relu", "y", has_add(case_.pass) ? "sum" : "norm");
 }
 
 /* The first folder that has the model. */
@@ -166,7 +171,8 @@ void Subject::make_plan() {
   o.mode = is_training(p) ? LAMINA_TRAIN : LAMINA_INFER;
   o.batch = case_.batch;
   o.outputs = loss_.empty() ? nullptr : loss_.c_str();
-  o.input_gradients = times_backward(p) && p != Pass::BackwardWeights;
+  o.input_gradients = times_backward(p) && p != Pass::BackwardWeights &&
+                      !(is_conv_norm(p) && case_.shape.takes_image());
   if (p == Pass::BackwardData) o.freeze = "*";
   check(api_.plan_create(graph_, &o, &plan_));
   check(api_.exec_create(plan_, &exec_));
@@ -221,6 +227,7 @@ void Subject::set_output_gradient() {
   info.size = sizeof info;
   check(api_.plan_get_info(plan_, &info));
   node_ms_.resize(static_cast<size_t>(info.nodes));
+  forward_ms_.resize(node_ms_.size());
   check(api_.exec_times(exec_, info.nodes, nullptr, nullptr)); // from now on the nodes' times are taken
 }
 
@@ -241,8 +248,10 @@ double Subject::run_backward(int n) {
   for (int i = 0; i < n; i++) {
     check(api_.exec_forward(exec_));
     check(api_.exec_backward(exec_));
-    check(api_.exec_times(exec_, static_cast<int>(node_ms_.size()), nullptr, node_ms_.data()));
+    check(api_.exec_times(exec_, static_cast<int>(node_ms_.size()), forward_ms_.data(), node_ms_.data()));
     for (double ms : node_ms_) total += ms * 1e-3;
+    if (!is_conv_norm(case_.pass)) continue;
+    for (double ms : forward_ms_) total += ms * 1e-3;
   }
   return total;
 }

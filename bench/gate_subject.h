@@ -71,7 +71,7 @@ private:
   lamina_plan *plan_ = nullptr;
   lamina_exec *exec_ = nullptr;
   std::vector<void *> inputs_;
-  std::vector<double> node_ms_;
+  std::vector<double> node_ms_, forward_ms_;
   std::string loss_;
   lamina_optimizer optimizer_ = {};
 
@@ -79,6 +79,7 @@ private:
   void build();
   void release();
   void add_layers();
+  void add_norm(const char *from);
   void add(const char *type, const char *name, const std::string &inputs, const std::string &attributes = "");
   void load_network();
   void make_plan();

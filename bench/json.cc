@@ -43,6 +43,7 @@ static json_t *side_json(const SideResult &s) {
   for (bool bad : s.disturbed) dropped += bad;
   json_object_set_new(o, "seconds", real(s.seconds));
   json_object_set_new(o, "deviation", real(s.deviation));
+  json_object_set_new(o, "norm_seconds", s.norm_seconds > 0 ? real(s.norm_seconds) : json_null());
   json_object_set_new(o, "samples", integer(s.samples.size()));
   json_object_set_new(o, "disturbed", integer(dropped));
   json_object_set_new(o, "error_rms", real(s.numeric_error));
@@ -72,6 +73,7 @@ static json_t *shape_json(const CaseResult &r, SideKind lamina, const Environmen
   json_object_set_new(o, "lamina_seconds", real(seconds));
   json_object_set_new(o, "onednn_seconds", real(other ? other->seconds : NAN));
   json_object_set_new(o, "onednn_side", other ? json_string(side_name(other->kind)) : json_null());
+  json_object_set_new(o, "norm_ratio", real(norm_ratio(r, lamina)));
   json_object_set_new(o, "flops", real(flops));
   json_object_set_new(o, "bytes", real(bytes));
   json_object_set_new(o, "gflops", real(1e-9 * flops / seconds));
@@ -90,6 +92,7 @@ static void fill_summary(json_t *o, const Summary &s, const Environment &e) {
   json_object_set_new(o, "cases", integer(s.cases));
   json_object_set_new(o, "geomean", real(s.geomean));
   json_object_set_new(o, "weighted", real(s.weighted));
+  json_object_set_new(o, "norm_geomean", real(s.norm_geomean));
   json_object_set_new(o, "worst", s.cases ? real(s.worst) : json_null());
   json_object_set_new(o, "worst_name", text(s.worst_name));
   json_object_set_new(o, "below_one", integer(s.below_one));

@@ -42,6 +42,7 @@ bool sample(Runner &r, SideResult &result, Machine &machine) {
   r.side->run(1);
   const Stolen stolen;
   result.samples.push_back(r.side->run(r.runs) / r.runs);
+  result.norm_samples.push_back(r.side->norm_seconds);
   r.cut.push_back(stolen.much());
   r.after.push_back(machine.canary());
   return !r.cut.back();
@@ -74,6 +75,17 @@ void interleave(std::vector<Runner> &runners, CaseResult &result, const Options 
   }
 }
 
+/* The undisturbed of a side's samples; of a noisy case the fastest quarter. */
+std::vector<double> trusted(const SideResult &s, const std::vector<double> &samples, bool noisy) {
+  std::vector<double> kept;
+  for (size_t i = 0; i < samples.size(); i++)
+    if (noisy || !s.disturbed[i]) kept.push_back(samples[i]);
+  if (!noisy) return kept;
+  std::sort(kept.begin(), kept.end());
+  kept.resize((kept.size() + 3) / 4);
+  return kept;
+}
+
 /* Canaries of all sides are judged together: they are the same work. */
 void judge(std::vector<Runner> &runners, CaseResult &result, const Machine &machine) {
   std::vector<Machine::Canary> before, after;
@@ -101,13 +113,9 @@ void judge(std::vector<Runner> &runners, CaseResult &result, const Machine &mach
     if (!s.samples.empty() && good < 3) result.noisy = true;
   }
   for (SideResult &s : result.sides) {
-    std::vector<double> kept = s.clean();
-    if (result.noisy) {
-      kept = s.samples;
-      std::sort(kept.begin(), kept.end());
-      kept.resize((kept.size() + 3) / 4);
-    }
+    const std::vector<double> kept = trusted(s, s.samples, result.noisy);
     s.seconds = median(kept);
+    s.norm_seconds = median(trusted(s, s.norm_samples, result.noisy));
     s.deviation = robust_deviation(kept) / s.seconds;
   }
 }
@@ -136,12 +144,7 @@ double difference(const Results &results, const Results &expected) {
 
 } // namespace
 
-std::vector<double> SideResult::clean() const {
-  std::vector<double> kept;
-  for (size_t i = 0; i < samples.size(); i++)
-    if (!disturbed[i]) kept.push_back(samples[i]);
-  return kept;
-}
+std::vector<double> SideResult::clean() const { return trusted(*this, samples, false); }
 
 const SideResult *CaseResult::side(SideKind kind) const {
   for (const SideResult &s : sides)
@@ -168,6 +171,12 @@ Comparison compare(const CaseResult &result, SideKind lamina) {
   const bool paired = logs.size() >= 5; // else hardly a round has both undisturbed
   const Interval i = paired ? bootstrap_interval(logs, 1, 0.95) : bootstrap_unpaired(o->clean(), l->clean(), 1, 0.95);
   return {paired ? std::exp(median(logs)) : ratio, {std::exp(i.low), std::exp(i.high)}};
+}
+
+double norm_ratio(const CaseResult &result, SideKind lamina) {
+  const SideResult *l = result.side(lamina), *o = result.best_onednn();
+  if (!l || !o || !is_conv_norm(result.c.pass)) return std::numeric_limits<double>::quiet_NaN();
+  return o->norm_seconds / l->norm_seconds;
 }
 
 CaseResult measure(const Case &c, const std::vector<SideKind> &sides, const Options &options, Machine &machine,

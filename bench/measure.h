@@ -26,6 +26,8 @@ struct SideResult {
   double create_ms = 0, scratch = 0;
   std::vector<double> samples; ///< of all rounds, disturbed or not
   std::vector<bool> disturbed;
+  std::vector<double> norm_samples; ///< of each sample, the batch norm's part
+  double norm_seconds = 0;          ///< their median; 0 where there is none
 
   std::vector<double> clean() const; ///< the undisturbed samples
 };
@@ -51,6 +53,9 @@ struct Comparison {
 };
 /** NaN where one of the two is missing. */
 Comparison compare(const CaseResult &result, SideKind lamina);
+
+/** As the ratio, of the batch norm's part alone; NaN where there is none. */
+double norm_ratio(const CaseResult &result, SideKind lamina);
 
 /** Times the sides on one case for about options.seconds each, in random order, a canary beside each sample. The peak is the
     whole run's, kept where the case cannot tell its own. */

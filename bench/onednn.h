@@ -36,6 +36,11 @@ protected:
   /** A view of numbers in a plain layout. */
   dnnl::memory plain(const api::Dims &dims, Tag tag, const Array &values);
   dnnl::memory empty(const api::Desc &desc) { return {desc, engine_}; }
+  /** The numbers of an activation without their layout, padding included. */
+  dnnl::memory flat(const dnnl::memory &m) {
+    const auto floats = static_cast<api::Dims::value_type>(m.get_desc().get_size() / sizeof(float));
+    return {tagged({floats}, Tag::a), engine_, m.get_data_handle()};
+  }
   /** A copy in another layout, made once. */
   dnnl::memory laid_out(const dnnl::memory &from, const api::Desc &desc);
 
@@ -51,6 +56,9 @@ protected:
   /** A result: it is read in this plain layout. */
   void result(const dnnl::memory &m, const api::Dims &dims, Tag tag) { results_.push_back({m, tagged(dims, tag)}); }
 
+  /** Runs one of the measured primitives alone. */
+  void run_step(size_t i) { execute(measured_[i]); }
+
 private:
   struct Step {
     dnnl::primitive primitive;
@@ -65,10 +73,12 @@ private:
   std::vector<Result> results_;
 
   void append(const dnnl::primitive &p, const Args &args, bool measured);
+  void execute(const Step &step);
   void execute(const std::vector<Step> &steps);
 };
 
 std::unique_ptr<Side> make_onednn_conv(const Case &c, const Data &data, bool nhwc);
+std::unique_ptr<Side> make_onednn_conv_norm(const Case &c, const Data &data, bool nhwc);
 std::unique_ptr<Side> make_onednn_norm(const Case &c, const Data &data, bool nhwc);
 std::unique_ptr<Side> make_onednn_linear(const Case &c, const Data &data, bool nhwc);
 std::unique_ptr<Side> make_onednn_pool(const Case &c, const Data &data, bool nhwc);

@@ -58,12 +58,6 @@ private:
     if (measured) result(y_, dims_, Tag::nhwc);
   }
 
-  /* The numbers of an activation without their layout, padding included. */
-  dnnl::memory flat(const dnnl::memory &m) {
-    const auto floats = static_cast<api::Dims::value_type>(m.get_desc().get_size() / sizeof(float));
-    return {tagged({floats}, Tag::a), engine_, m.get_data_handle()};
-  }
-
   /* y = max(y + add, 0) in place: the add with the ReLU as its post-op. It is the same sum in any layout; told of one whose
      channels are padded, oneDNN 2.6's kernel writes past its end. */
   void add_relu(bool measured) {

@@ -18,7 +18,7 @@ const char *const kUsage =
     "\n"
     "  --suite NAMES     suites, separated by commas, or all (default resnet50; of --quick, quick)\n"
     "  --pass NAMES      passes, separated by commas, or all (default forward; of --quick, all)\n"
-    "  --batch NUMBERS   batch sizes, separated by commas (default 1; linear 1,16,64,256; net_training 8)\n"
+    "  --batch NUMBERS   batch sizes, separated by commas (default 1; linear 1,16,64,256; net_training and conv_bn 8)\n"
     "  --filter TEXT     only cases whose name contains TEXT\n"
     "  --threads N       threads of both sides (default 1)\n"
     "  --mode MODE       Lamina's math mode: strict, default (the default) or both\n"
@@ -190,14 +190,14 @@ std::vector<SideKind> Options::sides() const {
 static std::vector<int64_t> usual_batches(Pass pass, bool check_only) {
   if (check_only) return {2};
   if (pass == Pass::LinearForward || pass == Pass::LinearBackward) return {1, 16, 64, 256};
-  if (pass == Pass::NetTraining) return {8};
+  if (pass == Pass::NetTraining || is_conv_norm(pass)) return {8};
   return {1};
 }
 
 /* One value has no variance. */
 static bool possible(const Case &c) {
-  const bool statistics = is_norm_forward(c.pass) || is_norm_backward(c.pass);
-  return !statistics || c.batch * c.shape.h * c.shape.w > 1;
+  const bool statistics = is_norm_forward(c.pass) || is_norm_backward(c.pass) || is_conv_norm(c.pass);
+  return !statistics || c.batch * c.shape.oh() * c.shape.ow() > 1;
 }
 
 std::vector<Case> Options::cases() const {

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Results in double precision at sampled points, by the definitions of the layers, and the error against them. */
-#include "data.h"
+#include "reference.h"
 #include "stats.h"
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <map>
 
@@ -20,6 +19,8 @@ std::vector<std::string> result_names(const Case &c) {
   case Pass::NormBackward: return {"x", "y.weight", "y.bias"};
   case Pass::NormBackwardRelu: return {"x", "norm.weight", "norm.bias"};
   case Pass::NormBackwardAddRelu: return {"x", "norm.weight", "norm.bias", "add"};
+  case Pass::ConvNormRelu:
+  case Pass::ConvNormAddRelu: return conv_norm_results(c);
   case Pass::NetInference: return {"output"};
   case Pass::NetTraining: return {};
   default: return {"y"};
@@ -27,8 +28,6 @@ std::vector<std::string> result_names(const Case &c) {
 }
 
 namespace {
-
-using Point = std::function<double(int64_t)>; // the value at a flat canonical index
 
 /* One output, input gradient or weight gradient of a convolution; a linear layer is one of 1x1 images. */
 class Conv {
@@ -215,7 +214,7 @@ double first_step(const Case &k, const Data &d, const Conv &conv, int64_t i) {
   return name == "sgd" ? w - kLearningRate * g : w - kLearningRate * g / (std::fabs(g) + 1e-8);
 }
 
-std::vector<Point> points_of(const Case &k, const Data &d) {
+std::vector<Point> points_of(const Case &k, const Data &d, const Results &results) {
   const auto conv = std::make_shared<Conv>(k, d);
   const auto norm = std::make_shared<Norm>(k, d);
   switch (k.pass) {
@@ -239,6 +238,8 @@ std::vector<Point> points_of(const Case &k, const Data &d) {
   case Pass::PoolBackward: return {[&k, &d](int64_t i) { return pool_backward(k, d, i); }};
   case Pass::SoftmaxForward: return {[&k, &d](int64_t i) { return softmax(k, d, i); }};
   case Pass::OptimizerStep: return {[&k, &d, conv](int64_t i) { return first_step(k, d, *conv, i); }};
+  case Pass::ConvNormRelu:
+  case Pass::ConvNormAddRelu: return conv_norm_points(k, d, results.at(0));
   case Pass::NetInference:
   case Pass::NetTraining: break;
   }
@@ -249,7 +250,9 @@ std::vector<Point> points_of(const Case &k, const Data &d) {
 double terms(const Case &k) {
   const Shape &s = k.shape;
   const double pixels = static_cast<double>(k.batch * s.oh() * s.ow());
-  if (k.pass == Pass::BackwardWeights || k.pass == Pass::LinearBackward || s.kind == Kind::Optimizer) return pixels;
+  if (k.pass == Pass::BackwardWeights || k.pass == Pass::LinearBackward || is_conv_norm(k.pass) ||
+      s.kind == Kind::Optimizer)
+    return pixels;
   return static_cast<double>((s.kind == Kind::Conv ? s.c + s.k : 1) * s.kh * s.kw);
 }
 
@@ -265,9 +268,9 @@ int64_t draw(const Case &k, int64_t count, Random &random) {
 } // namespace
 
 double error_of(const Case &c, const Data &data, const Results &results) {
-  const std::vector<Point> points = points_of(c, data);
+  if (results.size() < result_names(c).size()) return HUGE_VAL;
+  const std::vector<Point> points = points_of(c, data, results);
   const size_t count = std::min(points.size(), result_names(c).size());
-  if (results.size() < count) return HUGE_VAL;
   const int samples = static_cast<int>(std::clamp(4e6 / terms(c), 24.0, 400.0));
   Random random(11);
   double worst = 0;
@@ -289,10 +292,13 @@ double error_of(const Case &c, const Data &data, const Results &results) {
 double error_bound(const Case &c, bool strict) {
   // Rounding errors of a sum of n terms grow like a random walk; sums of weight gradients are the longest.
   const double n = std::max(terms(c), 16.0), eps = std::numeric_limits<float>::epsilon();
+  const double window = static_cast<double>(c.shape.c / c.shape.groups * c.shape.kh * c.shape.kw);
   switch (c.pass) {
   case Pass::Forward:
   case Pass::BackwardData:
   case Pass::BackwardWeights: return eps * (2 + 0.5 * std::sqrt(n)) * (strict ? 1 : 4);
+  case Pass::ConvNormRelu:
+  case Pass::ConvNormAddRelu: return eps * (8 + 0.5 * std::sqrt(std::max(n, window))) * (strict ? 1 : 4);
   case Pass::LinearForward:
   case Pass::LinearBackward: return eps * (2 + 0.5 * std::sqrt(std::max(n, static_cast<double>(c.shape.c))));
   case Pass::NetInference: return 1e-4;

@@ -23,6 +23,8 @@ const std::vector<PassInfo> &passes() {
       {Pass::OptimizerStep, "optimizer_step", "one step of an optimizer over all parameters"},
       {Pass::NetInference, "net_inference", "a whole network, inference"},
       {Pass::NetTraining, "net_training", "a whole network: forward, backward and step"},
+      {Pass::ConvNormRelu, "conv_bn_relu_training", "convolution, batch norm and ReLU, forward and backward together"},
+      {Pass::ConvNormAddRelu, "conv_bn_add_relu_training", "the same with an add, of the last 1x1 of a bottleneck"},
   };
   return all;
 }
@@ -35,12 +37,22 @@ bool is_norm_forward(Pass p) {
 bool is_norm_backward(Pass p) {
   return p == Pass::NormBackward || p == Pass::NormBackwardRelu || p == Pass::NormBackwardAddRelu;
 }
-bool has_add(Pass p) { return p == Pass::NormForwardAddRelu || p == Pass::NormBackwardAddRelu; }
-bool has_relu(Pass p) { return has_add(p) || p == Pass::NormForwardRelu || p == Pass::NormBackwardRelu; }
+bool is_conv_norm(Pass p) { return p == Pass::ConvNormRelu || p == Pass::ConvNormAddRelu; }
+bool has_add(Pass p) {
+  return p == Pass::NormForwardAddRelu || p == Pass::NormBackwardAddRelu || p == Pass::ConvNormAddRelu;
+}
+bool has_relu(Pass p) {
+  return has_add(p) || p == Pass::NormForwardRelu || p == Pass::NormBackwardRelu || p == Pass::ConvNormRelu;
+}
+
+/* ResNet's: the 1x1 that widens to four times the channels, behind which stands the add. */
+static bool ends_bottleneck(const Shape &s) { return s.kh * s.kw * s.sh * s.sw == 1 && s.k == 4 * s.c && !s.takes_image(); }
 
 bool pass_fits(Pass pass, const Shape &shape) {
   switch (shape.kind) {
-  case Kind::Conv: return pass == Pass::Forward || pass == Pass::BackwardData || pass == Pass::BackwardWeights;
+  case Kind::Conv:
+    if (is_conv_norm(pass)) return has_add(pass) == ends_bottleneck(shape); // both passes together: each layer once
+    return pass == Pass::Forward || pass == Pass::BackwardData || pass == Pass::BackwardWeights;
   case Kind::Norm: return is_norm_forward(pass) || is_norm_backward(pass) || pass == Pass::NormInference;
   case Kind::Linear: return pass == Pass::LinearForward || pass == Pass::LinearBackward;
   case Kind::MaxPool:
@@ -89,6 +101,9 @@ double Case::flops() const {
   case Pass::BackwardWeights:
   case Pass::LinearForward: return 2 * outputs * static_cast<double>(shape.c / shape.groups * shape.kh * shape.kw);
   case Pass::LinearBackward: return 4 * outputs * static_cast<double>(shape.c);
+  case Pass::ConvNormRelu:
+  case Pass::ConvNormAddRelu: // the convolution's sums alone: forward, weights, and input but for the first layer's
+    return (shape.takes_image() ? 4 : 6) * outputs * static_cast<double>(shape.c / shape.groups * shape.kh * shape.kw);
   default: return 0;
   }
 }
@@ -106,6 +121,9 @@ double Case::bytes() const {
   case Pass::BackwardWeights:
   case Pass::LinearForward: return 4 * (x + y + weights);
   case Pass::LinearBackward: return 4 * (2 * x + y + 2 * weights);
+  case Pass::ConvNormRelu:
+  case Pass::ConvNormAddRelu: // y thrice: what batch norm keeps, the output, its gradient
+    return 4 * ((shape.takes_image() ? 1 : 2) * x + (has_add(pass) ? 5 : 3) * y + 2 * weights);
   case Pass::NormForward:
   case Pass::NormForwardRelu:
   case Pass::NormForwardAddRelu:

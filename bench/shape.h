@@ -25,6 +25,8 @@ struct Shape {
 
   int64_t oh() const { return (h + 2 * ph - kh) / sh + 1; }
   int64_t ow() const { return (w + 2 * pw - kw) / sw + 1; }
+  /** The first layer of a network, whose input needs no gradient. */
+  bool takes_image() const { return c <= 3; }
   /** "64x56x56_128k3s2": input, then what is done to it. */
   std::string name() const;
 };
@@ -91,7 +93,9 @@ enum class Pass {
   SoftmaxForward,
   OptimizerStep,
   NetInference,
-  NetTraining
+  NetTraining,
+  ConvNormRelu,
+  ConvNormAddRelu
 };
 
 struct PassInfo {
@@ -106,6 +110,8 @@ bool pass_fits(Pass pass, const Shape &shape);
 /** A training pass of batch norm: forward or backward. */
 bool is_norm_forward(Pass pass);
 bool is_norm_backward(Pass pass);
+/** A convolution, batch norm and ReLU in training, forward and backward together. */
+bool is_conv_norm(Pass pass);
 bool has_relu(Pass pass);
 bool has_add(Pass pass);
 

@@ -26,6 +26,7 @@ public:
   double create_ms = 0;   ///< from nothing to ready
   double scratch = 0;     ///< bytes beside activations and plain weights: workspace and packed copies
   double flops = 0;       ///< networks: of one run
+  double norm_seconds = 0; ///< passes with convolution and batch norm: the batch norm's part of one of the last runs
 };
 
 /** A case that a side cannot run; the text says why. */

@@ -62,6 +62,7 @@ public:
 
   double run(int n) override {
     if (c_step()) return run_step(n);
+    if (is_conv_norm(case_.pass)) return run_conv_norm(n);
     if (c_net_training()) return run_training(n);
     if (training_ && !is_norm_forward(case_.pass)) return run_backward(n);
     const double start = now();
@@ -95,7 +96,7 @@ private:
   Array images_;
   std::vector<int32_t> labels_;
   Results first_step_;
-  std::vector<double> node_ms_;
+  std::vector<double> node_ms_, forward_ms_;
 
   bool c_step() const { return case_.pass == Pass::OptimizerStep; }
   bool c_net_training() const { return case_.pass == Pass::NetTraining; }
@@ -131,6 +132,8 @@ private:
     return std::string(" ") + key + "=" + std::to_string(a) + "," + std::to_string(b);
   }
 
+  std::vector<int64_t> output_dim() const { return {case_.shape.oh(), case_.shape.ow(), case_.shape.k}; }
+
   std::string window() const {
     const Shape &s = case_.shape;
     return two("kernel", s.kh, s.kw) + two("stride", s.sh, s.sw) + two("padding", s.ph, s.pw);
@@ -142,17 +145,19 @@ private:
     check(lamina_graph_create(context_.get(), nullptr, &graph));
     graph_.reset(graph);
     training_ = case_.pass == Pass::BackwardData || case_.pass == Pass::BackwardWeights ||
-                case_.pass == Pass::LinearBackward || case_.pass == Pass::PoolBackward || c_step() ||
+                case_.pass == Pass::LinearBackward || case_.pass == Pass::PoolBackward || c_step() || is_conv_norm(case_.pass) ||
                 is_norm_forward(case_.pass) || is_norm_backward(case_.pass);
     const bool vector = s.kind == Kind::Linear || s.kind == Kind::Softmax || s.kind == Kind::Optimizer;
     input("x", vector ? std::vector<int64_t>{s.c} : std::vector<int64_t>{s.h, s.w, s.c});
     switch (s.kind) {
     case Kind::Conv: {
       const bool bias = case_.pass == Pass::Forward; // the folded batch norm's; training has none
-      add("conv2d", "y", "x", "out_channels=" + std::to_string(s.k) + window() + " groups=" + std::to_string(s.groups) +
+      const std::string name = is_conv_norm(case_.pass) ? "conv" : "y";
+      add("conv2d", name.c_str(), "x", "out_channels=" + std::to_string(s.k) + window() + " groups=" + std::to_string(s.groups) +
                                   (bias ? " bias=true" : " bias=false"));
-      fill("y.weight", data_.weight);
+      fill((name + ".weight").c_str(), data_.weight);
       if (bias) fill("y.bias", data_.bias);
+      if (is_conv_norm(case_.pass)) build_norm("conv");
       break;
     }
     case Kind::Linear:
@@ -161,7 +166,7 @@ private:
       fill("y.weight", data_.weight);
       if (!c_step()) fill("y.bias", data_.bias);
       break;
-    case Kind::Norm: build_norm(); break;
+    case Kind::Norm: build_norm("x"); break;
     case Kind::MaxPool: add("max_pool2d", "y", "x", window()); break;
     case Kind::AvgPool: add("avg_pool2d", "y", "x", window()); break;
     case Kind::GlobalPool: add("global_avg_pool", "y", "x"); break;
@@ -171,16 +176,16 @@ private:
     lamina_graph_parameters_changed(graph_.get());
   }
 
-  void build_norm() {
+  void build_norm(const char *from) {
     const bool alone = !has_relu(case_.pass);
-    add("batch_norm", alone ? "y" : "norm", "x");
+    add("batch_norm", alone ? "y" : "norm", from);
     const std::string name = alone ? "y" : "norm";
     fill((name + ".weight").c_str(), data_.scale);
     fill((name + ".bias").c_str(), data_.shift);
-    fill((name + ".running_mean").c_str(), data_.mean);
-    fill((name + ".running_var").c_str(), data_.variance);
+    if (data_.mean.size() > 0) fill((name + ".running_mean").c_str(), data_.mean);
+    if (data_.variance.size() > 0) fill((name + ".running_var").c_str(), data_.variance);
     if (has_add(case_.pass)) {
-      input("add", {case_.shape.h, case_.shape.w, case_.shape.c});
+      input("add", output_dim());
       add("add", "sum", "norm, add");
     }
     if (!alone) add("relu", "y", has_add(case_.pass) ? "sum" : "norm");
@@ -205,7 +210,7 @@ private:
     o.batch = case_.batch;
     const Pass p = case_.pass;
     o.input_gradients = p == Pass::BackwardData || p == Pass::LinearBackward || p == Pass::PoolBackward ||
-                        is_norm_backward(p);
+                        is_norm_backward(p) || (is_conv_norm(p) && !case_.shape.takes_image());
     if (p == Pass::BackwardData) o.freeze = "*";
     if (c_net_training()) o.outputs = "loss";
     lamina_plan *plan = nullptr;
@@ -229,7 +234,7 @@ private:
     const bool vector = s.kind == Kind::Linear || s.kind == Kind::Softmax || s.kind == Kind::Optimizer;
     const std::vector<int64_t> dim = vector ? std::vector<int64_t>{s.c} : std::vector<int64_t>{s.h, s.w, s.c};
     set("x", data_.x.data(), LAMINA_F32, dim);
-    if (has_add(case_.pass)) set("add", data_.add.data(), LAMINA_F32, dim);
+    if (has_add(case_.pass)) set("add", data_.add.data(), LAMINA_F32, output_dim());
     if (!training_ || is_norm_forward(case_.pass)) return;
     lamina_tensor t;
     check(lamina_graph_value(graph_.get(), "y", &t));
@@ -255,6 +260,7 @@ private:
     check(lamina_exec_forward(exec_.get()));
     check(lamina_exec_backward(exec_.get()));
     node_ms_.resize(static_cast<size_t>(plan_info().nodes));
+    forward_ms_.resize(node_ms_.size());
     backward_seconds(); // from now on each node's time is taken
     if (!c_step() && !c_net_training()) return;
     const lamina_optimizer o = optimizer();
@@ -296,6 +302,21 @@ private:
     return now() - start;
   }
 
+  /* As run_backward(), and the forward before it. */
+  double run_conv_norm(int n) {
+    double total = 0, norm = 0;
+    for (int i = 0; i < n; i++) {
+      const double start = now();
+      check(lamina_exec_forward(exec_.get()));
+      total += now() - start;
+      check(lamina_exec_backward(exec_.get()));
+      total += backward_seconds();
+      for (size_t k = 1; k < node_ms_.size(); k++) norm += (forward_ms_[k] + node_ms_[k]) * 1e-3; // behind the convolution
+    }
+    norm_seconds = norm / n;
+    return total;
+  }
+
   /* The nodes' own times: the copy of the output's gradient, which in a network the next layer writes, is left out. */
   double run_backward(int n) {
     double total = 0;
@@ -315,7 +336,7 @@ private:
   }
 
   double backward_seconds() {
-    check(lamina_exec_times(exec_.get(), static_cast<int>(node_ms_.size()), nullptr, node_ms_.data()));
+    check(lamina_exec_times(exec_.get(), static_cast<int>(node_ms_.size()), forward_ms_.data(), node_ms_.data()));
     double sum = 0;
     for (double ms : node_ms_) sum += ms * 1e-3;
     return sum;

@@ -47,11 +47,14 @@ void OneDnnSide::append(const dnnl::primitive &p, const Args &args, bool measure
 }
 
 /* Through the C interface, whose arguments are ready: the C++ one gathers them anew on each call. */
+void OneDnnSide::execute(const Step &s) {
+  if (dnnl_primitive_execute(s.primitive.get(), stream_.get(), static_cast<int>(s.args.size()), s.args.data()) !=
+      dnnl_success)
+    throw std::runtime_error("oneDNN: a primitive failed");
+}
+
 void OneDnnSide::execute(const std::vector<Step> &steps) {
-  for (const Step &s : steps)
-    if (dnnl_primitive_execute(s.primitive.get(), stream_.get(), static_cast<int>(s.args.size()), s.args.data()) !=
-        dnnl_success)
-      throw std::runtime_error("oneDNN: a primitive failed");
+  for (const Step &s : steps) execute(s);
 }
 
 double OneDnnSide::run(int n) {
@@ -88,7 +91,9 @@ std::unique_ptr<Side> make_onednn_side(bool nhwc, const Case &c, const Data &dat
   std::unique_ptr<Side> side;
   try {
     switch (c.shape.kind) {
-    case Kind::Conv: side = make_onednn_conv(c, data, nhwc); break;
+    case Kind::Conv:
+      side = is_conv_norm(c.pass) ? make_onednn_conv_norm(c, data, nhwc) : make_onednn_conv(c, data, nhwc);
+      break;
     case Kind::Norm: side = make_onednn_norm(c, data, nhwc); break;
     case Kind::Linear: side = make_onednn_linear(c, data, nhwc); break;
     case Kind::MaxPool:

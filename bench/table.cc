@@ -17,12 +17,13 @@ std::vector<SideKind> lamina_sides(const Options &o) {
 Summary summarize(const std::vector<CaseResult> &results, SideKind lamina) {
   Summary s = {};
   s.lamina = lamina;
-  std::vector<double> ratios;
+  std::vector<double> ratios, norm_ratios;
   double at_peak = 0; // seconds, if all ran at the peak
   for (const CaseResult &r : results) {
     const double ratio = compare(r, lamina).ratio;
     if (std::isnan(ratio)) continue;
     ratios.push_back(ratio);
+    if (const double part = norm_ratio(r, lamina); !std::isnan(part)) norm_ratios.push_back(part);
     s.cases++;
     s.noisy += r.noisy;
     s.below_one += ratio < 1;
@@ -35,6 +36,7 @@ Summary summarize(const std::vector<CaseResult> &results, SideKind lamina) {
     at_peak += r.c.shape.count * 1e-9 * r.flops / r.peak_gflops;
   }
   s.geomean = geomean(ratios);
+  s.norm_geomean = norm_ratios.empty() ? NAN : geomean(norm_ratios);
   s.weighted = s.onednn_seconds / s.lamina_seconds;
   s.lamina_percent = 100 * at_peak / s.lamina_seconds;
   s.onednn_percent = 100 * at_peak / s.onednn_seconds;
@@ -110,6 +112,7 @@ void print_case(const CaseResult &r, const Options &o, const Environment &e) {
       std::printf(" %7s", "-");
     else
       std::printf(" %7.1e", s->numeric_error);
+    if (const double part = norm_ratio(r, kind); !std::isnan(part)) std::printf(" bn %4.2f", part);
   }
   size_t samples = 0;
   for (const SideResult &s : r.sides) samples += s.samples.size();
@@ -125,6 +128,7 @@ static void print_one(const Summary &s) {
               column(s.lamina), s.geomean, s.weighted, time_text(s.lamina_seconds).c_str(), time_text(s.onednn_seconds).c_str(),
               s.worst, s.worst_name.c_str(), s.below_one, s.cases);
   if (s.lamina_percent > 0) std::printf("; %.1f%% of the peak against %.1f%%", s.lamina_percent, s.onednn_percent);
+  if (!std::isnan(s.norm_geomean)) std::printf("; batch norm's part: geometric mean %.3f", s.norm_geomean);
   if (s.noisy) std::printf("; %zu too noisy to trust", s.noisy);
   std::printf("\n");
 }

@@ -27,6 +27,7 @@ struct Summary {
   double geomean = 0, weighted = 0, worst = 0;
   std::string worst_name;
   double lamina_seconds = 0, onednn_seconds = 0; ///< weighted by the layers' counts
+  double norm_geomean = 0; ///< of the batch norm's part alone; NaN where there is none
   double lamina_percent = 0, onednn_percent = 0; ///< of the FMA peak at the time, time-weighted
 };
 Summary summarize(const std::vector<CaseResult> &results, SideKind lamina);

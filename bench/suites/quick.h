@@ -4,6 +4,7 @@ inline constexpr Shape quick[] = {
     conv(3, 32, 16, 7, 2),
     conv(32, 14, 64, 1),
     conv(64, 14, 64, 3),
+    conv(32, 14, 128, 1),
     conv(64, 14, 64, 3, 2),
     conv(64, 14, 128, 1, 2),
     conv(512, 7, 64, 3),
