@@ -115,7 +115,8 @@ void check_rounds(const GateOptions &o, const std::vector<Round> &base, const st
 std::vector<std::string> common_cases(const GateOptions &o, const std::vector<Round> &base,
                                       const std::vector<Round> &candidate) {
   std::vector<std::string> names;
-  for (const auto &[name, seconds] : base[0].seconds) {
+  for (const auto &entry : base[0].seconds) {
+    const std::string &name = entry.first;
     if (name.find(o.choice.filter) == std::string::npos) continue;
     if (!std::all_of(base.begin(), base.end(), [&](const Round &r) { return r.seconds.count(name) > 0; }))
       throw GateError(o.base + ": not every round has the case " + name);
