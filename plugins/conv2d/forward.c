@@ -87,8 +87,8 @@ size_t lamina_conv_run_workspace(const correlation *c) {
   if (c->shape->pointwise || gathers) {
     lamina_gemm product = pointwise(c, 0);
     product.b_packed = (const float *)c; /* not read: only tells that B will be packed */
-    const size_t gemm = gathers ? lamina_conv_gather_workspace(c, product)
-                                : c->shape->host->gemm_workspace(c->shape->host, &product);
+    const size_t gemm =
+        gathers ? lamina_conv_gather_workspace(c, product) : c->shape->host->gemm_workspace(c->shape->host, &product);
     bytes = conv_larger(bytes, gemm);
   }
   return bytes;
