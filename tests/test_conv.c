@@ -154,7 +154,7 @@ END_TEST
 /* Shapes that take each way through the blocking: several chunks of depth, blocks of rows, channels, images and panels;
    strides of 4 KiB; a first layer; grids of a single pixel; a kernel that lies in the padding; taps that leave out
    pixels at the left and the right of tiles, many of them, or on a grid wider than x; 1x1 with stride in place and
-   flattened. */
+   gathered. */
 static const conv_case blocked[] = {
     /* 1x1 in a row of pixels: partial gradients of several units, blocks of both channels, one unit */
     {5, 23, 29, 70, 64, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1},  {2, 13, 11, 200, 320, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 0},
@@ -176,6 +176,8 @@ static const conv_case blocked[] = {
     {1, 28, 28, 512, 40, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1, 1}, {1, 14, 14, 64, 300, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1, 1},
     {1, 30, 31, 2, 16, 3, 3, 2, 2, 1, 0, 0, 1, 1, 1, 1, 1},   {2, 56, 60, 1, 70, 5, 5, 1, 1, 2, 2, 2, 2, 1, 1, 1, 1},
     {1, 4, 6, 9, 130, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},    {1, 20, 21, 33, 48, 4, 6, 3, 2, 2, 3, 1, 0, 1, 1, 1, 0},
+    /* pixels gathered: padding and groups; several blocks, the last one smaller */
+    {2, 13, 11, 36, 600, 1, 1, 2, 3, 1, 2, 0, 1, 1, 1, 2, 1}, {4, 26, 25, 512, 260, 1, 1, 2, 2, 0, 0, 0, 0, 1, 1, 1, 0},
 };
 
 /* Few input channels, whose gradient is added up from overlapping products: several blocks of rows, strides past the

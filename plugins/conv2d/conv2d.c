@@ -186,7 +186,7 @@ static const char *algorithm(const conv_shape *s) {
   }
   if (s->pointwise) return lamina_conv_pointwise_algorithm(s);
   const correlation c = lamina_conv_forward_pass(s);
-  return lamina_conv_correlate_algorithm(&c);
+  return lamina_conv_gather_pays(&c) ? "gemm of gathered pixels" : lamina_conv_correlate_algorithm(&c);
 }
 
 /* Whether a variant is accurate enough for the math mode. */

@@ -115,6 +115,12 @@ const char *lamina_conv_correlate_algorithm(const correlation *c); /* with the s
 void lamina_conv_run(const correlation *c);
 size_t lamina_conv_run_workspace(const correlation *c);
 
+/* Whether a convolution with stride is best computed as products over copies of the pixels it reads. `product` is the
+   one over all pixels, but for A. */
+int lamina_conv_gather_pays(const correlation *c);
+size_t lamina_conv_gather_workspace(const correlation *c, lamina_gemm product);
+void lamina_conv_gather(const correlation *c, lamina_gemm product, int64_t group);
+
 /* Applies the activation, if there is one, to rows r0 .. r1 of y in image n, all of their columns, `count` channels from
    `channel` on. For whoever has written all of these, while they are in cache. */
 void lamina_conv_activate(const correlation *c, int64_t n, int64_t r0, int64_t r1, int64_t channel, int64_t count);

@@ -63,6 +63,11 @@ void lamina_conv_run(const correlation *c) {
     lamina_conv_col2im(c);
     return;
   }
+  if (lamina_conv_gather_pays(c) && one_stride(&c->y, s->h.out, s->w.out) &&
+      (!c->add.data || one_stride(&c->add, s->h.out, s->w.out))) {
+    for (int64_t group = 0; group < s->groups; group++) lamina_conv_gather(c, pointwise(c, group), group);
+    return;
+  }
   if (!s->pointwise || !one_stride(&c->x, s->h.in, s->w.in) || !one_stride(&c->y, s->h.in, s->w.in) ||
       (c->add.data && !one_stride(&c->add, s->h.in, s->w.in))) {
     lamina_conv_correlate(c);
@@ -78,11 +83,13 @@ size_t lamina_conv_run_workspace(const correlation *c) {
   if (c->shape->form) return lamina_conv_winograd_workspace(c);
   if (c->backward && lamina_conv_col2im_pays(c->shape)) return lamina_conv_col2im_workspace(c);
   size_t bytes = lamina_conv_correlate_workspace(c);
-  if (c->shape->pointwise) {
+  const int gathers = lamina_conv_gather_pays(c);
+  if (c->shape->pointwise || gathers) {
     lamina_gemm product = pointwise(c, 0);
     product.b_packed = (const float *)c; /* not read: only tells that B will be packed */
-    const size_t gemm = c->shape->host->gemm_workspace(c->shape->host, &product);
-    if (gemm > bytes) bytes = gemm;
+    const size_t gemm =
+        gathers ? lamina_conv_gather_workspace(c, product) : c->shape->host->gemm_workspace(c->shape->host, &product);
+    bytes = conv_larger(bytes, gemm);
   }
   return bytes;
 }
