@@ -4,28 +4,29 @@
 
 #include <math.h>
 
-static float forward(int64_t n, const float *x, float *y) {
-  float max = -INFINITY, sum = 0.0f;
+/* exp of how far each number is below the largest; gives their sum, and the largest number in *max. */
+static float powers(int64_t n, const float *x, float *y, float *max) {
+  float sum = 0.0f;
+  *max = -INFINITY;
   for (int64_t i = 0; i < n; i++)
-    if (x[i] > max) max = x[i];
+    if (x[i] > *max) *max = x[i];
   for (int64_t i = 0; i < n; i++) {
-    y[i] = expf(x[i] - max);
+    y[i] = expf(x[i] - *max);
     sum += y[i];
   }
-  float scale = 1.0f / sum;
+  return sum;
+}
+
+static float forward(int64_t n, const float *x, float *y) {
+  float max;
+  const float sum = powers(n, x, y, &max), scale = 1.0f / sum;
   for (int64_t i = 0; i < n; i++) y[i] *= scale;
   return max + logf(sum);
 }
 
 static float unscaled(int64_t n, const float *x, float *y) {
-  float max = -INFINITY, sum = 0.0f;
-  for (int64_t i = 0; i < n; i++)
-    if (x[i] > max) max = x[i];
-  for (int64_t i = 0; i < n; i++) {
-    y[i] = expf(x[i] - max);
-    sum += y[i];
-  }
-  return sum;
+  float max;
+  return powers(n, x, y, &max);
 }
 
 static void backward(int64_t n, const float *y, const float *dy, int accumulate, float *dx) {
