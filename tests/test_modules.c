@@ -201,23 +201,32 @@ START_TEST(a_normalised_lstm_follows_its_formulas) {
 }
 END_TEST
 
+enum { RENORM_CHANNELS = 3 };
+
+/* weight, bias, running_mean and running_std of a batch_renorm called b, the last two set to m and s. */
+static void renorm_parameters(lamina_context *context, const net *n, const float *m, const float *s,
+                              lamina_parameter p[4]) {
+  const char *const names[] = {"b.weight", "b.bias", "b.running_mean", "b.running_std"};
+  for (int i = 0; i < 4; i++) {
+    p[i] = (lamina_parameter){.size = sizeof p[i]};
+    NET_OK(context, lamina_graph_parameter_find(n->graph, names[i], &p[i]));
+  }
+  memcpy(p[2].tensor.data, m, RENORM_CHANNELS * sizeof *m);
+  memcpy(p[3].tensor.data, s, RENORM_CHANNELS * sizeof *s);
+}
+
 /* Frozen, it is the affine map of inference, forward and backward, and its states stay as they are. */
 START_TEST(frozen_batch_renorm_uses_and_keeps_its_states) {
-  enum { N = 70, C = 3 };
+  enum { N = 70, C = RENORM_CHANNELS };
   const net_case spec = {"frozen", N, {{"x0", 1, {C}, 0, NET_UNIFORM}}, {{"batch_renorm", "b", "x0", NULL}}, NULL, 0};
   test_random random = test_random_for("frozen");
   lamina_context *context = gradient_context(2);
   lamina_parameter p[4];
-  const char *names[] = {"b.weight", "b.bias", "b.running_mean", "b.running_std"};
   net n;
   net_open(&n, context, &spec, (lamina_plan_options){.mode = LAMINA_TRAIN, .input_gradients = 1, .freeze = "b.*"}, &random);
-  float m[C] = {0.1f, -2, 0}, s[C] = {0.6f, 0.1f, 5}, dy[N * C];
-  for (int i = 0; i < 4; i++) {
-    p[i] = (lamina_parameter){.size = sizeof p[i]};
-    NET_OK(context, lamina_graph_parameter_find(n.graph, names[i], &p[i]));
-  }
-  memcpy(p[2].tensor.data, m, sizeof m);
-  memcpy(p[3].tensor.data, s, sizeof s);
+  const float m[RENORM_CHANNELS] = {0.1f, -2, 0}, s[RENORM_CHANNELS] = {0.6f, 0.1f, 5};
+  float dy[N * C];
+  renorm_parameters(context, &n, m, s, p);
   test_random_fill(&random, dy, N * C, -1, 1);
   NET_OK(context, lamina_exec_forward(n.exec));
   const lamina_tensor y = net_output(&n), gradient = lamina_tensor_of(dy, LAMINA_F32, y.rank, y.dim);
@@ -242,22 +251,17 @@ END_TEST
 
 /* Ioffe's formulas in double, with r and d from given running statistics. */
 START_TEST(batch_renorm_holds_r_and_d_constant) {
-  enum { N = 40, C = 3 };
+  enum { N = 40, C = RENORM_CHANNELS };
   const net_case spec = {
       "renorm", N, {{"x0", 1, {C}, 0, NET_UNIFORM}}, {{"batch_renorm", "b", "x0", "r_max=1.5 d_max=0.5"}}, NULL, 0};
   test_random random = test_random_for("renorm");
   lamina_context *context = gradient_context(2);
   lamina_parameter p[4];
-  const char *names[] = {"b.weight", "b.bias", "b.running_mean", "b.running_std"};
   net n;
   net_open(&n, context, &spec, (lamina_plan_options){.mode = LAMINA_TRAIN, .input_gradients = 1}, &random);
-  float m[C] = {0.1f, -2, 0}, s[C] = {0.6f, 0.1f, 5}, dy[N * C];
-  for (int i = 0; i < 4; i++) {
-    p[i] = (lamina_parameter){.size = sizeof p[i]};
-    NET_OK(context, lamina_graph_parameter_find(n.graph, names[i], &p[i]));
-  }
-  memcpy(p[2].tensor.data, m, sizeof m);
-  memcpy(p[3].tensor.data, s, sizeof s);
+  const float m[RENORM_CHANNELS] = {0.1f, -2, 0}, s[RENORM_CHANNELS] = {0.6f, 0.1f, 5};
+  float dy[N * C];
+  renorm_parameters(context, &n, m, s, p);
   test_random_fill(&random, dy, N * C, -1, 1);
   NET_OK(context, lamina_exec_forward(n.exec));
   const lamina_tensor y = net_output(&n), gradient = lamina_tensor_of(dy, LAMINA_F32, y.rank, y.dim);
