@@ -32,7 +32,7 @@ namespace {
 /* One output, input gradient or weight gradient of a convolution; a linear layer is one of 1x1 images. */
 class Conv {
 public:
-  Conv(const Case &c, const Data &d) : s_(c.shape), n_(c.batch), d_(d), in_(s_.c / s_.groups), out_(s_.k / s_.groups) {}
+  Conv(const Case &c, const Data &d) : s_(c.shape), d_(d), in_(s_.c / s_.groups), out_(s_.k / s_.groups) {}
 
   double forward(int64_t i) const {
     const int64_t k = i % s_.k, ox = i / s_.k % s_.ow(), oy = i / s_.k / s_.ow() % s_.oh(), n = i / s_.k / s_.ow() / s_.oh();
@@ -46,29 +46,10 @@ public:
     return sum;
   }
   double backward_data(int64_t i) const {
-    const int64_t c = i % s_.c, x = i / s_.c % s_.w, y = i / s_.c / s_.w % s_.h, n = i / s_.c / s_.w / s_.h;
-    double sum = 0;
-    for (int64_t r = 0; r < s_.kh; r++)
-      for (int64_t q = 0; q < s_.kw; q++) {
-        const int64_t ay = y + s_.ph - r, ax = x + s_.pw - q;
-        if (ay < 0 || ax < 0 || ay % s_.sh || ax % s_.sw || ay / s_.sh >= s_.oh() || ax / s_.sw >= s_.ow()) continue;
-        for (int64_t k = 0; k < out_; k++) {
-          const int64_t channel = c / in_ * out_ + k;
-          sum += DY(n, ay / s_.sh, ax / s_.sw, channel) * W(channel, c % in_, r, q);
-        }
-      }
-    return sum;
+    return conv_d_x(s_, d_, i, [this](int64_t j) -> double { return d_.dy[j]; });
   }
   double backward_weights(int64_t i) const {
-    const int64_t q = i % s_.kw, r = i / s_.kw % s_.kh, c = i / s_.kw / s_.kh % in_, k = i / s_.kw / s_.kh / in_;
-    double sum = 0;
-    for (int64_t n = 0; n < n_; n++)
-      for (int64_t oy = 0; oy < s_.oh(); oy++)
-        for (int64_t ox = 0; ox < s_.ow(); ox++) {
-          const int64_t y = oy * s_.sh - s_.ph + r, x = ox * s_.sw - s_.pw + q;
-          if (y >= 0 && y < s_.h && x >= 0 && x < s_.w) sum += X(n, y, x, k / out_ * in_ + c) * DY(n, oy, ox, k);
-        }
-    return sum;
+    return conv_d_weight(s_, d_, i, [this](int64_t j) -> double { return d_.dy[j]; });
   }
   double backward_bias(int64_t k) const {
     double sum = 0;
@@ -78,12 +59,10 @@ public:
 
 private:
   const Shape s_;
-  const int64_t n_;
   const Data &d_;
   const int64_t in_, out_;
 
   double X(int64_t n, int64_t y, int64_t x, int64_t c) const { return d_.x[((n * s_.h + y) * s_.w + x) * s_.c + c]; }
-  double DY(int64_t n, int64_t y, int64_t x, int64_t k) const { return d_.dy[((n * s_.oh() + y) * s_.ow() + x) * s_.k + k]; }
   double W(int64_t k, int64_t c, int64_t r, int64_t q) const { return d_.weight[((k * in_ + c) * s_.kh + r) * s_.kw + q]; }
 };
 

@@ -58,7 +58,7 @@ std::vector<double> convolve(const Case &k, const Data &d) {
 class ConvNorm {
 public:
   ConvNorm(const Case &c, const Data &d, const std::vector<float> &y)
-      : case_(c), s_(case_.shape), d_(d), y_(y), in_(s_.c / s_.groups), out_(s_.k / s_.groups),
+      : case_(c), s_(case_.shape), d_(d), y_(y),
         rows_(d.dy.size() / s_.k), channels_(static_cast<size_t>(s_.k)) {
     if (d_.conv.empty()) d_.conv = convolve(c, d);
     each([](Channel &h, double z, double) { h.mean += z; });
@@ -80,29 +80,10 @@ public:
   double d_shift(int64_t k) const { return channels_[static_cast<size_t>(k)].sum_g; }
 
   double d_weight(int64_t i) const {
-    const int64_t q = i % s_.kw, r = i / s_.kw % s_.kh, c = i / s_.kw / s_.kh % in_, k = i / s_.kw / s_.kh / in_;
-    double sum = 0;
-    for (int64_t row = 0; row < rows_; row++) {
-      const int64_t ox = row % s_.ow(), oy = row / s_.ow() % s_.oh(), n = row / s_.ow() / s_.oh();
-      const int64_t y = oy * s_.sh - s_.ph + r, x = ox * s_.sw - s_.pw + q;
-      if (y < 0 || y >= s_.h || x < 0 || x >= s_.w) continue;
-      sum += d_.x[((n * s_.h + y) * s_.w + x) * s_.c + k / out_ * in_ + c] * d_conv(row * s_.k + k);
-    }
-    return sum;
+    return conv_d_weight(s_, d_, i, [this](int64_t j) { return d_conv(j); });
   }
-
   double d_x(int64_t i) const {
-    const int64_t c = i % s_.c, x = i / s_.c % s_.w, y = i / s_.c / s_.w % s_.h, n = i / s_.c / s_.w / s_.h;
-    double sum = 0;
-    for (int64_t r = 0; r < s_.kh; r++)
-      for (int64_t q = 0; q < s_.kw; q++) {
-        const int64_t ay = y + s_.ph - r, ax = x + s_.pw - q;
-        if (ay < 0 || ax < 0 || ay % s_.sh || ax % s_.sw || ay / s_.sh >= s_.oh() || ax / s_.sw >= s_.ow()) continue;
-        const int64_t pixel = ((n * s_.oh() + ay / s_.sh) * s_.ow() + ax / s_.sw) * s_.k;
-        for (int64_t k = c / in_ * out_; k < (c / in_ + 1) * out_; k++)
-          sum += d_conv(pixel + k) * d_.weight[((k * in_ + c % in_) * s_.kh + r) * s_.kw + q];
-      }
-    return sum;
+    return conv_d_x(s_, d_, i, [this](int64_t j) { return d_conv(j); });
   }
 
 private:
@@ -113,7 +94,7 @@ private:
   const Shape &s_;
   const Data &d_;
   const std::vector<float> &y_;
-  const int64_t in_, out_, rows_;
+  const int64_t rows_;
   std::vector<Channel> channels_;
 
   /* Every element with its channel. */
